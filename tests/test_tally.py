@@ -86,6 +86,7 @@ def test_sums_are_exact_and_extremes_are_those_of_the_finite_values(bits):
         )
         assert tally.minimum[0] == values.min()
         assert tally.maximum[0] == values.max()
+        assert tally.least_nonnegative[0] == values[values >= 0].min(initial=np.inf)
         assert not np.signbit(tally.minimum[tally.minimum == 0]).any()
         assert tally.nonfinite_row.size == 0
 
@@ -118,6 +119,7 @@ def test_nonfinite_values_are_counted_with_their_first_path(bits, first_path):
         finite = values[np.isfinite(values)]
         if finite.size:
             assert (tally.minimum[0], tally.maximum[0]) == (finite.min(), finite.max())
+            assert tally.least_nonnegative[0] == finite[finite >= 0].min(initial=np.inf)
 
 
 def test_every_field_changes_the_digest():

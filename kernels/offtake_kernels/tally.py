@@ -44,6 +44,8 @@ class Tally:
 
     key, n, low, low2         int64 [bins], key ascending and unique
     minimum, maximum          float32 [rows], of the finite values; +inf and -inf where there were none
+    least_nonnegative         float32 [rows], the smallest finite value >= 0, +inf where there was none: the
+                              minimum of a row in which -1.0 says "none"
     threshold_hits            int64 [thresholds], paths for which each named threshold held
     nonfinite_row             int64 [k], ascending, the rows that met an infinity or a NaN
     nonfinite_count           int64 [k], how many
@@ -58,6 +60,7 @@ class Tally:
     low2: NDArray[np.int64]
     minimum: NDArray[np.float32]
     maximum: NDArray[np.float32]
+    least_nonnegative: NDArray[np.float32]
     threshold_hits: NDArray[np.int64]
     nonfinite_row: NDArray[np.int64]
     nonfinite_count: NDArray[np.int64]
@@ -77,6 +80,7 @@ class Tally:
             "low2": self.low2.astype("<i8", copy=False),
             "minimum": self.minimum.astype("<f4", copy=False),
             "maximum": self.maximum.astype("<f4", copy=False),
+            "least_nonnegative": self.least_nonnegative.astype("<f4", copy=False),
             "threshold_hits": self.threshold_hits.astype("<i8", copy=False),
             "nonfinite_row": self.nonfinite_row.astype("<i8", copy=False),
             "nonfinite_count": self.nonfinite_count.astype("<i8", copy=False),
@@ -121,6 +125,7 @@ def merge(tallies: Sequence[Tally]) -> Tally:
         low2,
         np.minimum.reduce([t.minimum for t in tallies]),
         np.maximum.reduce([t.maximum for t in tallies]),
+        np.minimum.reduce([t.least_nonnegative for t in tallies]),
         np.add.reduce([t.threshold_hits for t in tallies]),
         *nonfinite,
     )
@@ -135,14 +140,15 @@ class TallyBuilder:
         a row over 4,500 bins, both signs      10   (28)
     More than half is numpy's vectorised int32 sort; then runs of equal bins are summed with `reduceat`. Tried
     against it on the same data: two weighted `bincount`s over a window of bins (5.5 for one narrow window, 9
-    to 12 when a row mixes 0 or signs with large values, 40 to 140 at 4,096 lanes, and they hold the interpreter
-    lock, which sort and reduceat release), `add.at` (11 to 24), and running sums for reduceat (10 to 13).
+    to 12 when a row mixes 0 or signs with large values, 40 to 140 at 4,096 lanes; and they hold the
+    interpreter lock, which sort and reduceat release), `add.at` (11 to 24), and running sums (10 to 13).
     """
 
     def __init__(self, rows: int, thresholds: int):
         self.rows = rows
         self._minimum = np.full(rows, np.inf, np.float32)
         self._maximum = np.full(rows, -np.inf, np.float32)
+        self._least_nonnegative = np.full(rows, np.inf, np.float32)
         self._threshold_hits = np.zeros(thresholds, np.int64)
         self._nonfinite: list[tuple[int, int, int]] = []
         self._pieces: list[Bins] = []
@@ -181,6 +187,8 @@ class TallyBuilder:
         else:
             # Negative patterns sort by magnitude, so the least value is the last negative one.
             self._widen(row, ordered[max(negatives - 1, 0)], ordered[-1] if negatives < lanes else ordered[0])
+            if negatives < lanes:
+                self._widen(row, ordered[negatives], ordered[negatives])
         self._add_sorted(row, bits, negatives)
 
     def add_threshold(self, index: int, hits: int) -> None:
@@ -203,6 +211,7 @@ class TallyBuilder:
             low2,
             self._minimum.copy(),
             self._maximum.copy(),
+            self._least_nonnegative.copy(),
             self._threshold_hits.copy(),
             *nonfinite,
         )
@@ -250,8 +259,9 @@ class TallyBuilder:
         finite = np.isfinite(values)
         where = np.flatnonzero(~finite)
         self._nonfinite.append((row, int(where.size), first_path + int(where[0])))
-        if finite.any():
-            self._widen(row, values[finite].min() + np.float32(0), values[finite].max() + np.float32(0))
+        for end in (values[finite], values[finite & (values >= 0)]):
+            if end.size:
+                self._widen(row, end.min() + np.float32(0), end.max() + np.float32(0))
         bits = ordered.view(np.int32)
         bits[:] = np.where(np.isnan(values), np.float32(np.nan), values + np.float32(0)).view(np.int32)
         bits.sort()
@@ -260,6 +270,8 @@ class TallyBuilder:
     def _widen(self, row: int, least: np.float32, most: np.float32) -> None:
         if least < self._minimum[row]:
             self._minimum[row] = least
+        if 0 <= least < self._least_nonnegative[row]:
+            self._least_nonnegative[row] = least
         if most > self._maximum[row]:
             self._maximum[row] = most
 
