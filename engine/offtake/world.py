@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator
 
 from offtake.deals import SlipLoading
 from offtake.distributions import Distribution
@@ -53,7 +53,12 @@ class Factor(Terms):
 
     initial: Distribution = 1.0
     """Value in quarter 0, in the factor's unit."""
-    growth: float | Growth = 0.0
+    growth: Annotated[
+        Annotated[float, Tag("growth:constant")] | Annotated[Growth, Tag("growth:fading")],
+        Discriminator(
+            lambda value: "growth:fading" if isinstance(value, dict | Growth) else "growth:constant"
+        ),
+    ] = 0.0
     """Growth of the mean a year; ignored with reversion."""
     volatility: NonNegative = 0.0
     """A year."""

@@ -1,0 +1,440 @@
+"""From files and overrides to one mapping: Hydra decides what is read and in which order, and nothing more.
+
+Hydra's defaults-list algorithm and override grammar run on a repository of our own, so that composing needs
+no GlobalHydra, no plugins and no resolvers: it works in threads and inside another Hydra application, and
+leaves nothing behind. Files are read by `source_map`, which remembers where every key came from; the last
+file that sets a key gives its position.
+
+Order, later wins: shipped defaults < the study's own file < groups chosen by an override < keys overridden.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib.resources
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra import version as hydra_version
+from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.defaults_list import DefaultsList, create_defaults_list
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString
+from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from offtake.errors import InputError, Mistake
+from offtake.source_map import COMMAND_LINE, Document, KeyPath, Mark, dotted, read_yaml
+from offtake.world import OPENING_VALUES
+
+NAMED = frozenset({"deals", "pays", "receives", "ladder", "tranches", "factors", "hardware"})
+"""Mappings whose keys are names: an override does not invent one, only `+` adds one."""
+
+RUN_OPTIONS = frozenset({"announced", "out", "report", "force"})
+"""Top-level keys that say how to run, beside the study."""
+
+_DISTRIBUTION_FORMS = frozenset({"dist", "quantiles", "samples", "table"})
+_hydra_lock = threading.RLock()
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint that names the closest known word, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'?" if close else ""
+
+
+@dataclass
+class Composition:
+    """The composed mapping, where each key came from, and what was wrong on the way.
+
+    `origin` is what a message names when a key has no position of its own.
+    """
+
+    origin: str
+    data: dict[str, Any] = field(default_factory=dict)
+    marks: dict[KeyPath, Mark] = field(default_factory=dict)
+    mistakes: list[Mistake] = field(default_factory=list)
+
+    def location(self, path: KeyPath, *, of_key: bool = False) -> str:
+        """Where a value (or its key) was set; for a key that nobody set, where its parent was."""
+        mark = self.marks.get(path)
+        if mark is not None:
+            return mark.key if of_key else mark.value
+        while path:
+            path = path[:-1]
+            if path in self.marks:
+                return self.marks[path].key
+        return self.origin
+
+    def mistake(self, path: KeyPath, message: str, hint: str = "", *, of_key: bool = False) -> None:
+        self.mistakes.append(Mistake(self.location(path, of_key=of_key), dotted(path), message, hint))
+
+    def add_document(self, document: Document, package: KeyPath = ()) -> None:
+        """Lay a file's content over what is there, below the key path `package`."""
+        top = f"{document.shown}:1:1"
+        node = self.data
+        for depth, part in enumerate(package, start=1):
+            self.marks.setdefault(package[:depth], Mark(top, top))
+            if not isinstance(node.get(str(part)), dict):
+                node[str(part)] = {}
+            node = node[str(part)]
+        marks = document.marks
+        self.lay(node, document.data or {}, package, lambda at: marks[at[len(package) :]], document.folder)
+
+    def lay(
+        self,
+        base: dict[str, Any],
+        over: Mapping[str, Any],
+        path: KeyPath,
+        mark_of: Callable[[KeyPath], Mark],
+        folder: Path,
+    ) -> None:
+        """Merge `over` into `base` (the node at `path`) and record marks; `folder` is where its files are."""
+        for key, value in over.items():
+            here = (*path, key)
+            old = base.get(key)
+            if not isinstance(value, dict):
+                self._forget(here, old)
+                base[key] = str(folder / value) if _names_a_file(here, value) else value
+                self._mark_items(value, here, mark_of)
+                continue
+            if not isinstance(old, dict) or _replaces(here, old, value):
+                self._forget(here, old)
+                base[key] = old = {}
+            self.marks[here] = mark_of(here)
+            self.lay(old, value, here, mark_of, folder)
+
+    def _mark_items(self, value: Any, here: KeyPath, mark_of: Callable[[KeyPath], Mark]) -> None:
+        self.marks[here] = mark_of(here)
+        if isinstance(value, Mapping | list):
+            for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+                self._mark_items(item, (*here, key), mark_of)
+
+    def _forget(self, path: KeyPath, old: Any) -> None:
+        if isinstance(old, dict | list):
+            for stale in [at for at in self.marks if at[: len(path)] == path]:
+                del self.marks[stale]
+
+
+def _names_a_file(path: KeyPath, value: Any) -> bool:
+    return path[-2:] == ("samples", "file") and isinstance(value, str) and bool(value)
+
+
+def _replaces(path: KeyPath, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether a mapping is another form of the same value, which replaces instead of merging."""
+    if path[-1] in NAMED:
+        return False
+    other_kind = "kind" in new and "kind" in old and new["kind"] != old["kind"]
+    return other_kind or bool(new.keys() & _DISTRIBUTION_FORMS) or ("initial" in new and "table" in old)
+
+
+class _Repository(ConfigRepository):
+    """Hydra's view of the configuration folders, read by our own loader."""
+
+    def __init__(self, folders: Sequence[Any]) -> None:
+        self.folders = folders
+        self.documents: dict[str, Document] = {}
+
+    def _file(self, config_path: str) -> Any:
+        parts = [part for part in config_path.split("/") if part]
+        if not parts or ".." in parts:
+            return None
+        parts[-1] = parts[-1].removesuffix(".yaml") + ".yaml"
+        candidates = (folder.joinpath(*parts) for folder in self.folders)
+        return next((file for file in candidates if file.is_file()), None)
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        file = self._file(config_path)
+        if file is None:
+            return None
+        document = self.documents.get(config_path)
+        if document is None:
+            document = self.documents[config_path] = read_yaml(file, may_be_empty=True)
+        data = document.data if isinstance(document.data, dict) else {}
+        # Hydra needs the defaults list, and whether there is anything else.
+        content = {"defaults": data.get("defaults") or [], "content": True}
+        if not data.keys() - {"defaults"}:
+            del content["content"]
+        result = ConfigResult("offtake", document.shown, OmegaConf.create(content), dict(document.header))
+        raw = self._extract_defaults_list(config_path, result.config)
+        result.defaults_list = self._create_defaults_list(config_path, raw)
+        return result
+
+    def group_exists(self, config_path: str) -> bool:
+        parts = [part for part in config_path.split("/") if part]
+        # The deal and layer of a dotted key are no folders; a name with a dot is never a group.
+        return ".." not in parts and any(folder.joinpath(*parts).is_dir() for folder in self.folders)
+
+    def config_exists(self, config_path: str) -> bool:
+        return self._file(config_path) is not None
+
+    def get_group_options(
+        self, group_name: str, results_filter: ObjectType | None = ObjectType.CONFIG
+    ) -> list[str]:
+        groups = [folder.joinpath(*group_name.split("/")) for folder in self.folders]
+        files = [file.name for group in groups if group.is_dir() for file in group.iterdir()]
+        return sorted({name.removesuffix(".yaml") for name in files if name.endswith(".yaml")})
+
+
+def _folders(config_dir: str | Path | None) -> list[Any]:
+    folders: list[Any] = [importlib.resources.files("offtake.conf")]
+    if config_dir is not None:
+        if not Path(config_dir).is_dir():
+            raise InputError([Mistake(COMMAND_LINE, "--config-dir", f"no such folder: {config_dir}")])
+        folders.append(Path(config_dir))
+    return folders
+
+
+@contextlib.contextmanager
+def _hydra_rules() -> Iterator[None]:
+    """Hydra's defaults-list rules read one process-wide setting: ours meanwhile, the host's afterwards."""
+    with _hydra_lock:
+        setting = hydra_version.VersionBase.instance()
+        before = setting.getbase()
+        hydra_version.setbase("1.3")
+        try:
+            yield
+        finally:
+            setting.version_base = before
+
+
+def portfolio_names(config_dir: str | Path | None = None) -> list[str]:
+    """The portfolios that `load` knows by name, shipped ones and those of `config_dir`."""
+    return _Repository(_folders(config_dir)).get_group_options("portfolio")
+
+
+def compose_named(
+    name: str | None, overrides: Sequence[str], config_dir: str | Path | None = None
+) -> Composition:
+    """Compose the shipped configuration with a portfolio of that name (None: the default one)."""
+    composition = Composition(COMMAND_LINE)
+    chosen = [] if name is None else [f"portfolio={name}"]
+    _compose(composition, "config", [*chosen, *overrides], _folders(config_dir), None)
+    return composition
+
+
+def compose_whole(
+    document: Document, overrides: Sequence[str], config_dir: str | Path | None = None
+) -> Composition:
+    """Compose a study that is kept in one file, or given as a mapping, over the shipped defaults."""
+    composition = Composition(document.shown, mistakes=list(document.mistakes))
+    for key in RUN_OPTIONS & (document.data or {}).keys():
+        where = document.marks[key,].key
+        composition.mistakes.append(Mistake(where, key, "belongs on the command line, not in a study"))
+    _compose(composition, "whole_file", overrides, _folders(config_dir), document)
+    return composition
+
+
+def _compose(
+    composition: Composition,
+    primary: str,
+    overrides: Sequence[str],
+    folders: Sequence[Any],
+    whole: Document | None,
+) -> None:
+    repository = _Repository(folders)
+    with _hydra_rules():
+        parsed = _parse_overrides(composition, repository, overrides)
+        if composition.mistakes:
+            return
+        try:
+            defaults = create_defaults_list(
+                repository, primary, parsed, prepend_hydra=False, skip_missing=False
+            )
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            message = str(error).split("\nTo append to your default list")[0].strip()
+            composition.mistakes += _files_mistakes(repository) or [Mistake(COMMAND_LINE, "", message)]
+            return
+    composition.mistakes += _files_mistakes(repository)
+    _add_files(composition, repository, defaults, whole)
+    for override in defaults.config_overrides:
+        _apply(composition, override)
+    _resolve_references(composition)
+
+
+def _files_mistakes(repository: _Repository) -> list[Mistake]:
+    return [mistake for document in repository.documents.values() for mistake in document.mistakes]
+
+
+def _parse_overrides(
+    composition: Composition, repository: _Repository, overrides: Sequence[str]
+) -> list[Override]:
+    parser = OverridesParser.create()
+    parsed = []
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except HydraException as error:
+            reason = str(error).splitlines()[0]
+            composition.mistakes.append(Mistake(COMMAND_LINE, "", f"cannot read override {text!r}: {reason}"))
+            continue
+        if override.is_sweep_override():
+            composition.mistakes.append(
+                Mistake(COMMAND_LINE, override.key_or_group, "several values at once", "a sweep needs -m")
+            )
+        elif not override.is_hydra_override():
+            parsed.append(_group_choice(composition, repository, override))
+    return parsed
+
+
+def _group_choice(composition: Composition, repository: _Repository, override: Override) -> Override:
+    """A choice of group must name a file; `device=null` means the null device, not nothing."""
+    group, value = override.key_or_group, override.value()
+    if override.is_delete() or not repository.group_exists(group):
+        return override
+    if value is None and repository.config_exists(f"{group}/null"):
+        override._value = QuotedString(text="null", quote=Quote.single)
+    elif isinstance(value, str) and not repository.config_exists(f"{group}/{value}"):
+        options = repository.get_group_options(group)
+        hint = did_you_mean(value, options) or f"there are: {', '.join(options)}"
+        composition.mistakes.append(Mistake(COMMAND_LINE, group, f"no {group} is named {value!r}", hint))
+    return override
+
+
+def _add_files(
+    composition: Composition, repository: _Repository, defaults: DefaultsList, whole: Document | None
+) -> None:
+    chosen = {key for key, meta in defaults.overrides.override_metadata.items() if meta.external_override}
+    chosen |= {default.get_override_key() for default in defaults.overrides.append_group_defaults}
+    layers = [default for default in defaults.defaults if default.config_path is not None]
+    if whole is not None:
+        layers = (
+            [layer for layer in layers if layer.override_key not in chosen]
+            + [None]
+            + [layer for layer in layers if layer.override_key in chosen]
+        )
+    for layer in layers:
+        if layer is None:
+            assert whole is not None
+            composition.add_document(whole)
+            continue
+        document = repository.documents[str(layer.config_path)]
+        if isinstance(document.data, dict):
+            for reserved in ("defaults", "hydra"):
+                document.data.pop(reserved, None)
+            composition.add_document(document, tuple(layer.package.split(".")) if layer.package else ())
+
+
+def _apply(composition: Composition, override: Override) -> None:
+    """Set, add or delete one key as an override says."""
+    parts = override.key_or_group.split(".")
+    node: Any = composition.data
+    path: KeyPath = ()
+    while True:
+        key = _next_key(node, parts)
+        parts = parts[len(str(key).split(".")) :]
+        there = key in (node if isinstance(node, dict) else range(len(node)))
+        refusal = None if there else _refusal(node, path, key, override, last=not parts)
+        if refusal:
+            message, hint = refusal
+            composition.mistakes.append(Mistake(COMMAND_LINE, dotted((*path, key)), message, hint))
+            return
+        path = (*path, key)
+        if not parts:
+            break
+        if not there or not isinstance(node[key], dict | list):
+            node[key] = {}
+            composition.marks[path] = Mark(COMMAND_LINE, COMMAND_LINE)
+        node = node[key]
+    _set(composition, node, path, override)
+
+
+def _refusal(
+    node: Any, path: KeyPath, key: str | int, override: Override, *, last: bool
+) -> tuple[str, str] | None:
+    """Why an override may not reach for a key that is not there: (message, hint), or None if it may."""
+    if isinstance(node, list):
+        return "no such item", f"items are 0 to {len(node) - 1}" if node else ""
+    if override.is_delete():
+        return "no such key to delete", did_you_mean(str(key), node)
+    implicit = path == ("world", "factors") and key in OPENING_VALUES
+    invents = override.type == OverrideType.CHANGE or (override.is_force_add() and not last)
+    if path and path[-1] in NAMED and invents and not implicit:
+        return f"no such entry in {path[-1]}", did_you_mean(str(key), node) or "a + in front adds a new one"
+    return None
+
+
+def _next_key(node: Any, parts: Sequence[str]) -> str | int:
+    """The next key of a dotted path: a position in a list, or a name, which may itself hold dots."""
+    if isinstance(node, list):
+        return int(parts[0]) if parts[0].isdecimal() else -1
+    for length in range(1, len(parts) + 1):
+        candidate = ".".join(parts[:length])
+        if candidate in node:
+            return candidate
+    return parts[0]
+
+
+def _set(composition: Composition, node: Any, path: KeyPath, override: Override) -> None:
+    key = path[-1]
+    there = isinstance(node, list) or key in node
+    if override.is_delete():
+        composition._forget(path, node[key])
+        del node[key]
+        return
+    value = _plain(override.value())
+    occupied = (
+        there and node[key] is not None and not (isinstance(node[key], dict) and isinstance(value, dict))
+    )
+    if override.is_add() and occupied:
+        message = "is there already"
+        composition.mistakes.append(Mistake(COMMAND_LINE, dotted(path), message, "leave out the +"))
+        return
+    mark = Mark(COMMAND_LINE, COMMAND_LINE)
+    if isinstance(node, dict):
+        composition.lay(node, {str(key): value}, path[:-1], lambda _: mark, Path.cwd())
+    else:
+        node[key] = value
+        composition._mark_items(value, path, lambda _: mark)
+
+
+def _plain(value: Any) -> Any:
+    """A parsed override with text keys, as files have them."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _resolve_references(composition: Composition) -> None:
+    """Replace ${key} references; a resolver (anything with a colon) is refused before OmegaConf sees it."""
+    found = list(_strings(composition.data, ()))
+    if not found:
+        return
+    for path, text in found:
+        if ":" in text:
+            hint = "only references to other keys, as in ${..start}"
+            composition.mistake(path, f"{text!r} is not allowed", hint)
+    if composition.mistakes:
+        return
+    resolved = OmegaConf.create(composition.data)
+    for path, text in found:
+        parent: Any = resolved
+        for part in path[:-1]:
+            parent = parent._get_node(part)
+        try:
+            value = parent[path[-1]]
+        except (OmegaConfBaseException, RecursionError) as error:
+            composition.mistake(path, f"{text!r} refers to nothing: {str(error).splitlines()[0]}")
+            continue
+        target: Any = composition.data
+        for part in path[:-1]:
+            target = target[part]
+        plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        target[path[-1]] = plain
+
+
+def _strings(node: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Every text that holds a ${reference}."""
+    if isinstance(node, str):
+        if "${" in node:
+            yield path, node
+    elif isinstance(node, dict | list):
+        for key, item in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _strings(item, (*path, key))

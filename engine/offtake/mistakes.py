@@ -1,0 +1,165 @@
+"""What pydantic found wrong, said in the words of the language and placed in the file."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+from offtake.composing import Composition, did_you_mean
+from offtake.distributions import FAMILIES, Quantiles, Sampled
+from offtake.source_map import KeyPath
+from offtake.study import Study
+
+_EXPECTED = {
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "date_type": "a date, as in 2026-01-31",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "tuple_type": "a list",
+}
+_BOUNDS = {
+    "greater_than_equal": ("at least", "ge"),
+    "greater_than": ("above", "gt"),
+    "less_than_equal": ("at most", "le"),
+    "less_than": ("below", "lt"),
+}
+
+
+def report(composition: Composition, errors: list[ErrorDetails]) -> list[KeyPath]:
+    """Add a mistake for each error; returns the key path of each, in the same order."""
+    return [_report_one(composition, error) for error in errors]
+
+
+def _report_one(composition: Composition, error: ErrorDetails) -> KeyPath:
+    path = _data_path(composition.data, error)
+    kind, value, context = error["type"], error["input"], error.get("ctx", {})
+    message, hint, of_key = error["msg"], "", False
+    if kind == "extra_forbidden":
+        message, of_key = "unknown key", True
+        hint = did_you_mean(str(path[-1]), _known_keys(composition.data, path[:-1]))
+    elif kind == "missing":
+        message = "is required"
+    elif kind == "union_tag_not_found":
+        path, message = (*path, "kind"), "is required"
+    elif kind == "union_tag_invalid":
+        allowed = context["expected_tags"].replace("'", "")
+        path, message = (*path, "kind"), f"must be one of {allowed}"
+        hint = did_you_mean(str(context["tag"]), allowed.split(", "))
+    elif kind == "literal_error":
+        allowed = context["expected"].replace("'", "")
+        message = f"must be one of {allowed}, not {_said(value)}"
+        hint = did_you_mean(str(value), allowed.replace(" or ", ", ").split(", "))
+    elif kind == "distribution_form":
+        message, hint = "is neither a number nor a known distribution", _form_hint(value)
+    elif kind in _BOUNDS:
+        words, bound = _BOUNDS[kind]
+        message = f"must be {words} {context[bound]:.15g}, not {_said(value)}"
+        hint = "is the unit right?" if kind == "less_than_equal" and context[bound] >= 1e4 else ""
+    elif kind == "finite_number":
+        message = f"must be a finite number, not {_said(value)}"
+    elif kind == "too_short":
+        message = "must not be empty"
+    elif kind in _EXPECTED:
+        message, hint = f"must be {_EXPECTED[kind]}, not {_said(value)}", _type_hint(kind, value)
+    elif kind == "name":
+        of_key = error["loc"][-1] == "[key]"
+    composition.mistake(path, message, hint, of_key=of_key)
+    return path
+
+
+def _data_path(data: Any, error: ErrorDetails) -> KeyPath:
+    """pydantic's location without the tags of unions: only keys that are in the data, or the missing one."""
+    path: list[str | int] = []
+    node: Any = data
+    last = len(error["loc"]) - 1
+    for position, part in enumerate(error["loc"]):
+        keys = node if isinstance(node, Mapping) else range(len(node)) if isinstance(node, list) else ()
+        if part in keys:
+            node = node[part]
+        elif not (error["type"] == "missing" and position == last):
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def _said(value: Any) -> str:
+    """A value as its writer would recognise it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return f"the text {value[:40]!r}" + ("…" if len(value) > 40 else "")
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    return f"{value:.15g}" if isinstance(value, float) else str(value)[:40]
+
+
+def _type_hint(kind: str, value: Any) -> str:
+    if not isinstance(value, str):
+        return ""
+    if kind == "bool_type" and value.lower() in {"yes", "on", "no", "off", "y", "n"}:
+        return f"write {'true' if value.lower() in {'yes', 'on', 'y'} else 'false'}"
+    try:
+        float(value)
+    except ValueError:
+        return ""
+    return "write it without quotes or underscores" if kind in {"float_type", "int_type"} else ""
+
+
+def _form_hint(value: Any) -> str:
+    family = value.get("dist") if isinstance(value, Mapping) else None
+    if family is None:
+        return "give quantiles, dist or samples"
+    return did_you_mean(str(family), FAMILIES) or f"dist is one of {', '.join(FAMILIES)}"
+
+
+def _known_keys(data: Any, path: KeyPath) -> list[str]:
+    """The keys that the type at `path` has."""
+    annotation: Any = Study
+    node = data
+    for part in path:
+        annotation = _below(_alternative(annotation, node), part)
+        node = node[part]
+    model = _alternative(annotation, node)
+    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def _below(annotation: Any, part: str | int) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation.model_fields[str(part)].annotation if part in annotation.model_fields else Any
+    arguments = typing.get_args(annotation)
+    if typing.get_origin(annotation) is dict:
+        return arguments[1]
+    return arguments[0] if typing.get_origin(annotation) is tuple else Any
+
+
+def _alternative(annotation: Any, node: Any) -> Any:
+    """Of an annotation with alternatives, the one that a mapping is written in."""
+    while typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
+    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
+        return annotation
+    options = [_alternative(option, node) for option in typing.get_args(annotation)]
+    keys = node if isinstance(node, Mapping) else {}
+    for option in options:
+        if (option is Quantiles and "quantiles" in keys) or (option is Sampled and "samples" in keys):
+            return option
+        fields = option.model_fields if isinstance(option, type) and issubclass(option, BaseModel) else {}
+        for tag in ("kind", "dist"):
+            if tag in fields and tag in keys and keys[tag] in typing.get_args(fields[tag].annotation):
+                return option
+    plain = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+    return plain[0] if len(plain) == 1 else next((o for o in options if typing.get_origin(o)), Any)

@@ -1,0 +1,176 @@
+"""YAML, mappings and Hydra overrides → a validated Study. Every input error of the program is raised here.
+
+All mistakes are reported together, each with the file, line and column it came from.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from offtake.checks import check
+from offtake.composing import (
+    RUN_OPTIONS,
+    Composition,
+    compose_named,
+    compose_whole,
+    did_you_mean,
+    portfolio_names,
+)
+from offtake.errors import InputError, Mistake
+from offtake.mistakes import report
+from offtake.quantities import Terms
+from offtake.source_map import Document, KeyPath, Mark, read_yaml
+from offtake.study import Study
+
+Source = str | Path | Mapping[str, Any]
+
+
+class RunOptions(Terms):
+    """What a run is asked for beside the study."""
+
+    announced: bool = False
+    """Every distribution at its headline, volatility zero."""
+    out: str | None = None
+    """Folder for the results; None writes no files."""
+    report: bool = False
+    """Also write the report."""
+    force: bool = False
+    """Run even if the estimate of time or memory is unreasonable."""
+
+
+def load(
+    source: Source,
+    overrides: Sequence[str] = (),
+    *,
+    announced: bool = False,
+    config_dir: str | Path | None = None,
+) -> Study:
+    """A validated study from a portfolio's name, a YAML file or a mapping.
+
+    source: "openai" (shipped, or in `config_dir`), a path to a whole study in YAML, or the same as a mapping.
+    overrides: in Hydra's grammar, as on the command line: "study.paths=1e5", "device=numpy".
+    announced: every distribution at its headline and volatility zero; so does the override "announced=true".
+    Raises InputError with every mistake. Thread-safe; changes nothing global.
+    """
+    return read(source, overrides, announced=announced, config_dir=config_dir)[0]
+
+
+def read(
+    source: Source | None,
+    overrides: Sequence[str] = (),
+    *,
+    announced: bool = False,
+    config_dir: str | Path | None = None,
+) -> tuple[Study, RunOptions]:
+    """As `load`, with the run's options; a source of None is the shipped default portfolio."""
+    composition = compose(source, overrides, config_dir)
+    study, options = _validated(composition)
+    if announced or options.announced:
+        from offtake.announce import announced as as_announced
+
+        study = as_announced(study)
+    return study, options
+
+
+def compose(
+    source: Source | None, overrides: Sequence[str] = (), config_dir: str | Path | None = None
+) -> Composition:
+    """The composed mapping of a source, not yet validated; its mistakes are recorded in it."""
+    if isinstance(source, Mapping):
+        return compose_whole(_document_of(source), overrides, config_dir)
+    if isinstance(source, Path) or (source is not None and _is_file_like(source)):
+        return compose_whole(read_yaml(Path(source)), overrides, config_dir)
+    if source is not None and source not in (names := portfolio_names(config_dir)):
+        hint = did_you_mean(source, names) or f"there are: {', '.join(names)}; or give a path to a .yaml file"
+        message = f"no portfolio is named {source[:64]!a}"
+        raise InputError([Mistake("study", "", message, hint)])
+    return compose_named(source, overrides, config_dir)
+
+
+def _is_file_like(source: str) -> bool:
+    try:
+        return source.endswith((".yaml", ".yml")) or "/" in source or Path(source).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _document_of(source: Mapping[str, Any]) -> Document:
+    """A mapping given in Python, in the shape of a file: keys are text, every position is "study"."""
+    document = Document("study", Path.cwd())
+    document.data = _with_text_keys(source, (), document)
+    return document
+
+
+def _with_text_keys(node: Any, path: KeyPath, document: Document) -> Any:
+    document.marks[path] = Mark("study", "study")
+    if isinstance(node, Mapping):
+        return {str(key): _with_text_keys(item, (*path, str(key)), document) for key, item in node.items()}
+    if isinstance(node, list | tuple):
+        return [_with_text_keys(item, (*path, index), document) for index, item in enumerate(node)]
+    return node
+
+
+def _validated(composition: Composition) -> tuple[Study, RunOptions]:
+    data = composition.data
+    given = {key: data.pop(key) for key in RUN_OPTIONS & data.keys()}
+    options, study = RunOptions(), None
+    try:
+        options = RunOptions.model_validate(given)
+    except ValidationError as error:
+        run = Composition(composition.origin, given, composition.marks, composition.mistakes)
+        report(run, error.errors())
+    wrong: list[KeyPath] = []
+    if data:
+        study = _study_without_mistakes(composition, wrong)
+    if study is not None:
+        study = check(study, composition, wrong)
+    if composition.mistakes or study is None:
+        raise InputError(sorted(set(composition.mistakes), key=_reading_order))
+    return study, options
+
+
+def _study_without_mistakes(composition: Composition, wrong: list[KeyPath]) -> Study | None:
+    """Validate; report what is wrong, and validate again without it, so that the rest can be checked too."""
+    data = composition.data
+    for attempt in range(4):
+        try:
+            return Study.model_validate(data)
+        except ValidationError as error:
+            errors = error.errors()
+        if attempt == 0:
+            wrong += report(composition, errors)
+            data = copy.deepcopy(data)
+            paths = wrong
+        else:
+            scratch = Composition(composition.origin, data)
+            paths = report(scratch, errors)
+            wrong += paths
+        for path, detail in zip(list(paths), errors, strict=True):
+            _prune(data, path[:-1] if detail["type"] == "missing" else path)
+    return None
+
+
+def _prune(data: Any, path: KeyPath) -> None:
+    """Remove what is at `path`; an item of a list takes the list with it, so that no index moves."""
+    lists = [position for position, part in enumerate(path) if isinstance(part, int)]
+    path = path[: lists[0]] if lists else path
+    for part in path[:-1]:
+        if not isinstance(data, dict) or part not in data:
+            return
+        data = data[part]
+    if path and isinstance(data, dict):
+        data.pop(path[-1], None)
+
+
+def _reading_order(mistake: Mistake) -> tuple[str, int, int, str]:
+    """By file, then by position."""
+    head, _, column = mistake.location.rpartition(":")
+    file, _, line = head.rpartition(":")
+    if line.isdigit() and column.isdigit():
+        return file, int(line), int(column), mistake.path
+    return mistake.location, 0, 0, mistake.path
