@@ -1,12 +1,323 @@
-"""What concerns several keys of a study at once."""
+"""What concerns several keys of a study at once: order, references, exclusions, magnitudes, correlation."""
 
 from __future__ import annotations
 
-from offtake.composing import Composition
+import csv
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from offtake.composing import Composition, did_you_mean
+from offtake.correlation import SMALLEST_EIGENVALUE, correlation_matrix, weakest_direction
+from offtake.deals import Commitment, Deal, Power, Purchase, SlipLoading, VendorInvestment, Warrants
+from offtake.distributions import Distribution, Sampled, lowest
+from offtake.metrics import total_metric_names
 from offtake.source_map import KeyPath
 from offtake.study import Study
+from offtake.world import OPENING_VALUES, REQUIRED_FACTORS, World
+
+LARGEST_USUAL_TOTAL = 1000.0
+"""US$ bn: no contract of this size has been announced; more is probably millions."""
+
+
+class _Findings:
+    """Adds mistakes to a composition, except about keys that are known to be wrong already."""
+
+    def __init__(self, composition: Composition, wrong: list[KeyPath]) -> None:
+        self.composition = composition
+        self.wrong = set(wrong)
+        self.warnings: list[str] = []
+
+    def add(self, path: KeyPath, message: str, hint: str = "", *, of_key: bool = False) -> None:
+        if not any(path[:length] in self.wrong for length in range(1, len(path) + 1)):
+            self.composition.mistake(path, message, hint, of_key=of_key)
+
+    def known(self, *path: str) -> set[str]:
+        """Every name written in a mapping, also of entries that are left out because they are wrong."""
+        node: Any = self.composition.data
+        for part in path:
+            node = node.get(part, {}) if isinstance(node, Mapping) else {}
+        return set(node) if isinstance(node, Mapping) else set()
 
 
 def check(study: Study, composition: Composition, wrong: list[KeyPath]) -> Study:
-    """Add every mistake between keys to `composition`; `wrong` are keys already reported."""
+    """Add every mistake between keys to `composition`; `wrong` are the key paths already reported.
+
+    Returns the study with its warnings.
+    """
+    findings = _Findings(composition, wrong)
+    for name, deal in study.portfolio.deals.items():
+        path = ("portfolio", "deals", name)
+        _check_lifecycle(findings, path, deal)
+        _check_references(findings, path, name, deal, study)
+        _check_magnitudes(findings, path, deal)
+        _check_loading(findings, (*path, "slip_loading"), deal.slip_loading)
+    _check_blocking(findings, study)
+    _check_buyer(findings, study)
+    _check_world(findings, study.world)
+    _check_settings(findings, study)
+    for path, distribution in _sampled(study, ()):
+        _check_samples(findings, path, distribution)
+    study._warnings = tuple(findings.warnings)
     return study
+
+
+def _check_lifecycle(findings: _Findings, path: KeyPath, deal: Deal) -> None:
+    for (_, before), (name, rung) in pairwise(deal.ladder.items()):
+        here = (*path, "ladder", name)
+        if rung.after <= before.after:
+            findings.add((*here, "after"), "rungs must be sorted by 'after', each later than the one before")
+        if rung.gw < before.gw:
+            findings.add((*here, "gw"), f"is below the rung before ({before.gw:g}); gw is cumulative")
+    committed = [name for name, leg in deal.pays.items() if isinstance(leg, Commitment)]
+    if committed and deal.term is None:
+        findings.add((*path, "term"), f"is required by the commitment '{committed[0]}'")
+    if deal.term is not None and deal.life is not None:
+        findings.add((*path, "life"), "a deal has a term or a life, not both", of_key=True)
+    elif deal.life is not None and deal.layer != "chips":
+        findings.add((*path, "life"), f"only chips are owned; a {deal.layer} deal has a term", of_key=True)
+    if deal.follows_sites and deal.layer != "chips":
+        findings.add((*path, "follows_sites"), "only chips follow sites")
+    extension = deal.extension
+    if extension is not None and extension.when != "never":
+        if deal.term is None:
+            findings.add((*path, "extension"), "needs a term to extend", of_key=True)
+        if extension.quarters == 0:
+            findings.add((*path, "extension", "quarters"), "must be at least 1")
+
+
+def _check_references(findings: _Findings, path: KeyPath, name: str, deal: Deal, study: Study) -> None:
+    _check_hardware(findings, path, deal)
+    factors = findings.known("world", "factors") | set(OPENING_VALUES)
+    deals = findings.known("portfolio", "deals")
+    for leg_name, leg in deal.pays.items():
+        if isinstance(leg, Commitment | Purchase):
+            _check_known(findings, (*path, "pays", leg_name, "index"), leg.index, factors, "factor")
+    for leg_name, leg in deal.receives.items():
+        here = (*path, "receives", leg_name)
+        if isinstance(leg, Warrants):
+            _check_known(findings, (*here, "share"), leg.share, factors, "factor")
+            if leg.expiry < study.portfolio.start:
+                start = study.portfolio.start
+                findings.add((*here, "expiry"), f"{leg.expiry} is before the portfolio's start {start}")
+        if isinstance(leg, VendorInvestment):
+            for index, other in enumerate(leg.milestone_from):
+                if other == name:
+                    findings.add((*here, "milestone_from", index), "a deal's own milestones count anyway")
+                _check_known(findings, (*here, "milestone_from", index), other, deals, "deal")
+            if len(set(leg.milestone_from)) < len(leg.milestone_from):
+                findings.add((*here, "milestone_from"), "names a deal twice")
+
+
+def _check_hardware(findings: _Findings, path: KeyPath, deal: Deal) -> None:
+    here = (*path, "hardware")
+    if deal.layer == "site":
+        if deal.hardware is not None:
+            findings.add(here, "a site has no hardware of its own", "chips are a deal of their own")
+    elif deal.hardware is None:
+        findings.add(here, f"is required for {deal.layer}")
+    else:
+        _check_known(findings, here, deal.hardware, findings.known("world", "hardware"), "hardware")
+
+
+def _check_known(findings: _Findings, path: KeyPath, name: str, known: set[str], what: str) -> None:
+    if name not in known:
+        hint = did_you_mean(name, sorted(known)) or (
+            f"there are: {', '.join(sorted(known))}" if known else ""
+        )
+        findings.add(path, f"no {what} is named '{name}'", hint)
+
+
+def _check_magnitudes(findings: _Findings, path: KeyPath, deal: Deal) -> None:
+    _check_lowest(findings, (*path, "size"), deal.size, at_least=0.0)
+    _check_lowest(findings, (*path, "stretch"), deal.stretch, above=0.0)
+    for name, leg in deal.pays.items():
+        here = (*path, "pays", name)
+        if isinstance(leg, Commitment):
+            _check_lowest(findings, (*here, "price"), leg.price, at_least=0.0)
+            if leg.total > LARGEST_USUAL_TOTAL:
+                where = findings.composition.location((*here, "total"))
+                findings.warnings.append(
+                    f"{where}: {'.'.join(map(str, here))}.total: {leg.total:g} is in US$ bn;"
+                    " no contract that large is known, is the unit right?"
+                )
+        elif isinstance(leg, Power):
+            _check_lowest(findings, (*here, "pue"), leg.pue, at_least=1.0)
+
+
+def _check_lowest(
+    findings: _Findings,
+    path: KeyPath,
+    distribution: Distribution,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+) -> None:
+    """A bound on the lowest value that a distribution shows."""
+    shown = lowest(distribution)
+    if shown is None:
+        return
+    if at_least is not None and shown < at_least:
+        findings.add(path, f"must be at least {at_least:g}, but goes down to {shown:g}")
+    if above is not None and shown <= above:
+        findings.add(path, f"must be above {above:g}, but goes down to {shown:g}")
+
+
+def _check_loading(findings: _Findings, path: KeyPath, loading: SlipLoading | None) -> None:
+    if loading is not None and loading.supply_chain + loading.region > 1:
+        total = loading.supply_chain + loading.region
+        findings.add(
+            path, f"supply_chain + region is {total:g}; variance shares add up to at most 1", of_key=True
+        )
+
+
+def _check_blocking(findings: _Findings, study: Study) -> None:
+    deals = study.portfolio.deals
+    for name, deal in deals.items():
+        blocker, path = deal.blocked_while, ("portfolio", "deals", name, "blocked_while")
+        if blocker is None:
+            continue
+        if blocker == name:
+            findings.add(path, "a deal cannot wait for itself")
+            continue
+        _check_known(findings, path, blocker, findings.known("portfolio", "deals"), "deal")
+        other = deals.get(blocker)
+        if other is not None and not other.exclusive:
+            findings.add(path, f"'{blocker}' is not exclusive", f"set exclusive: true in '{blocker}'")
+        if other is not None and other.term is None:
+            findings.add(path, f"'{blocker}' has no term, so it never ends")
+    for cycle in _cycles({name: deal.blocked_while for name, deal in deals.items()}):
+        path = ("portfolio", "deals", cycle[0], "blocked_while")
+        findings.add(path, "deals wait for each other: " + " → ".join([*cycle, cycle[0]]))
+
+
+def _cycles(blocker: Mapping[str, str | None]) -> Iterator[list[str]]:
+    """Each cycle of two or more once, beginning with its first deal in the order of the portfolio."""
+    seen: set[str] = set()
+    for start in blocker:
+        chain: list[str] = []
+        current: str | None = start
+        while current is not None and current not in seen:
+            seen.add(current)
+            chain.append(current)
+            current = blocker.get(current)
+        if current in chain and blocker[current] != current:
+            yield chain[chain.index(current) :]
+
+
+def _check_buyer(findings: _Findings, study: Study) -> None:
+    buyer = study.portfolio.buyer
+    path = ("portfolio", "buyer")
+    if buyer.target is not None and buyer.floor is not None and buyer.target < buyer.floor:
+        findings.add((*path, "target"), f"is below the floor ({buyer.floor:g})")
+    if buyer.on_distress == "defer" and (buyer.funding_limit is None or buyer.floor is None):
+        findings.warnings.append(
+            "portfolio.buyer.on_distress: defer has no effect without a floor and a funding_limit"
+        )
+
+
+def _check_world(findings: _Findings, world: World) -> None:
+    for name in REQUIRED_FACTORS:
+        if name not in findings.known("world", "factors"):
+            findings.add(("world", "factors", name), "is required")
+    for name, factor in world.factors.items():
+        path = ("world", "factors", name)
+        if factor.table is not None:
+            for key in sorted(factor.model_fields_set - {"table"}):
+                findings.add((*path, key), "a factor is a table or a process, not both", of_key=True)
+            dates = list(factor.table)
+            if any(later <= earlier for earlier, later in pairwise(dates)):
+                findings.add((*path, "table"), "dates must be increasing", of_key=True)
+            continue
+        _check_lowest(findings, (*path, "initial"), factor.initial, above=0.0)
+        if factor.reversion and factor.level is None:
+            findings.add((*path, "level"), "is required with reversion")
+        if factor.bust is not None and world.regime is None:
+            findings.warnings.append(f"world.factors.{name}.bust: has no effect without world.regime")
+    _check_loading(findings, ("world", "slip_loading"), world.slip_loading)
+    _check_correlation(findings, world)
+
+
+def _check_correlation(findings: _Findings, world: World) -> None:
+    before = len(findings.composition.mistakes)
+    factors = findings.known("world", "factors") | set(OPENING_VALUES)
+    given: dict[frozenset[str], float] = {}
+    for first, others in world.correlation.items():
+        path = ("world", "correlation", first)
+        _check_known(findings, path, first, factors, "factor")
+        for second, rho in others.items():
+            here = (*path, second)
+            _check_known(findings, here, second, factors, "factor")
+            for name in {first, second} & world.factors.keys():
+                if world.factors[name].table is not None:
+                    findings.add(here, f"'{name}' is a table, which correlates with nothing")
+            if first == second:
+                findings.add(here, "a factor's correlation with itself is 1")
+            elif not -1 <= rho <= 1:
+                findings.add(here, f"must be between -1 and 1, not {rho:g}")
+            elif given.setdefault(frozenset((first, second)), rho) != rho:
+                findings.add(here, f"is given twice, as {given[frozenset((first, second))]:g} and {rho:g}")
+    complete = all(name in world.factors for pair in given for name in pair)
+    if world.repair == "nearest" or not complete or len(findings.composition.mistakes) > before:
+        return
+    smallest, pairs = weakest_direction(*correlation_matrix(world))
+    if smallest < SMALLEST_EIGENVALUE:
+        findings.add(
+            ("world", "correlation"),
+            f"is not positive definite: smallest eigenvalue {smallest:.3g}, mostly {', '.join(pairs)}",
+            "lower one of these, or set world.repair: nearest",
+            of_key=True,
+        )
+
+
+def _check_settings(findings: _Findings, study: Study) -> None:
+    settings = study.study
+    metrics = set(total_metric_names(settings.reach))
+    for index, threshold in enumerate(settings.thresholds):
+        _check_known(findings, ("study", "thresholds", index, "metric"), threshold.metric, metrics, "metric")
+    if settings.until is not None:
+        _check_known(findings, ("study", "until", "metric"), settings.until.metric, metrics, "metric")
+    if len(set(settings.reach)) < len(settings.reach):
+        findings.add(("study", "reach"), "names a level twice")
+
+
+def _sampled(node: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Sampled]]:
+    """Every distribution in the study that is read from a file."""
+    if isinstance(node, Sampled):
+        yield path, node
+    elif isinstance(node, BaseModel):
+        for key in type(node).model_fields:
+            yield from _sampled(getattr(node, key), (*path, key))
+    elif isinstance(node, dict | tuple):
+        for key, item in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _sampled(item, (*path, key))
+
+
+def _check_samples(findings: _Findings, path: KeyPath, distribution: Sampled) -> None:
+    file, column = Path(distribution.samples.file), distribution.samples.column
+    here = (*path, "samples", "file")
+    if file.suffix not in (".csv", ".parquet"):
+        findings.add(here, f"must be a .csv or .parquet file, not '{file.name}'")
+    elif not file.is_file():
+        findings.add(here, f"no such file: {file}")
+    else:
+        try:
+            columns = _columns(file)
+        except (OSError, ValueError) as error:
+            findings.add(here, f"cannot be read: {str(error).splitlines()[0]}")
+            return
+        if column not in columns:
+            hint = did_you_mean(column, columns) or f"there are: {', '.join(columns[:20])}"
+            findings.add((*path, "samples", "column"), f"'{file.name}' has no column '{column}'", hint)
+
+
+def _columns(file: Path) -> list[str]:
+    if file.suffix == ".csv":
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            return next(csv.reader(lines), [])
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_schema(file).names

@@ -31,7 +31,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from offtake.errors import InputError, Mistake
-from offtake.source_map import COMMAND_LINE, Document, KeyPath, Mark, dotted, read_yaml
+from offtake.source_map import COMMAND_LINE, Document, KeyPath, Mark, dotted, keys_of, read_yaml
 from offtake.world import OPENING_VALUES
 
 NAMED = frozenset({"deals", "pays", "receives", "ladder", "tranches", "factors", "hardware"})
@@ -330,7 +330,7 @@ def _apply(composition: Composition, override: Override) -> None:
     while True:
         key = _next_key(node, parts)
         parts = parts[len(str(key).split(".")) :]
-        there = key in (node if isinstance(node, dict) else range(len(node)))
+        there = key in keys_of(node)
         refusal = None if there else _refusal(node, path, key, override, last=not parts)
         if refusal:
             message, hint = refusal
@@ -374,7 +374,7 @@ def _next_key(node: Any, parts: Sequence[str]) -> str | int:
 
 def _set(composition: Composition, node: Any, path: KeyPath, override: Override) -> None:
     key = path[-1]
-    there = isinstance(node, list) or key in node
+    there = key in keys_of(node)
     if override.is_delete():
         composition._forget(path, node[key])
         del node[key]

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from offtake.composing import Composition, did_you_mean
 from offtake.distributions import FAMILIES, Quantiles, Sampled
-from offtake.source_map import KeyPath
+from offtake.source_map import KeyPath, keys_of
 from offtake.study import Study
 
 _EXPECTED = {
@@ -83,8 +83,7 @@ def _data_path(data: Any, error: ErrorDetails) -> KeyPath:
     node: Any = data
     last = len(error["loc"]) - 1
     for position, part in enumerate(error["loc"]):
-        keys = node if isinstance(node, Mapping) else range(len(node)) if isinstance(node, list) else ()
-        if part in keys:
+        if part in keys_of(node):
             node = node[part]
         elif not (error["type"] == "missing" and position == last):
             continue

@@ -8,7 +8,7 @@ on (duplicate keys, alias bombs, deep nesting, binary files) is a mistake with a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,13 @@ def dotted(path: KeyPath) -> str:
     """A key path as an override would write it, shortened and made printable."""
     parts = [part if isinstance(part, int) or part.isprintable() else ascii(part) for part in path]
     return ".".join(f"{str(part)[:60]}…" if len(str(part)) > 64 else str(part) for part in parts)
+
+
+def keys_of(node: Any) -> Collection[Any]:
+    """The keys of a mapping, the positions of a list, nothing of anything else."""
+    if isinstance(node, Mapping):
+        return node.keys()
+    return range(len(node)) if isinstance(node, list) else ()
 
 
 @dataclass(frozen=True)
