@@ -250,8 +250,8 @@ def test_wilson_against_published_values():
 
 
 def test_errors_cover_the_truth():
-    """Exponential(1), 4,000 studies of 2,000 paths. The share within 1.96 errors is 0.95 but for the estimator's
-    own bias; binomial noise is 0.0034, so the band is 0.93 to 0.97 (tail means are skewed: from 0.915)."""
+    """Exponential(1), 4,000 studies of 2,000 paths. The share within 1.96 errors is 0.95 but for the
+    estimator's own bias; binomial noise is 0.0034, so the band is 0.93 to 0.97 (tail means are skewed: from 0.915)."""
     rng = np.random.default_rng(20240611)
     studies, paths = 4000, 2000
     values = rng.exponential(size=(studies, paths)).astype(np.float32)
