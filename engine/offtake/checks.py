@@ -226,8 +226,9 @@ def _check_world(findings: _Findings, world: World) -> None:
     for name, factor in world.factors.items():
         path = ("world", "factors", name)
         if factor.table is not None:
-            for key in sorted(factor.model_fields_set - {"table"}):
-                findings.add((*path, key), "a factor is a table or a process, not both", of_key=True)
+            for key, field in type(factor).model_fields.items():
+                if key != "table" and getattr(factor, key) != field.default:
+                    findings.add((*path, key), "a factor is a table or a process, not both", of_key=True)
             dates = list(factor.table)
             if any(later <= earlier for earlier, later in pairwise(dates)):
                 findings.add((*path, "table"), "dates must be increasing", of_key=True)

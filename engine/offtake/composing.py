@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib.resources
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -140,6 +141,7 @@ class _Repository(ConfigRepository):
 
     def __init__(self, folders: Sequence[Any]) -> None:
         self.folders = folders
+        self.sources = []  # Hydra lists its own sources in some messages; ours are the folders
         self.documents: dict[str, Document] = {}
 
     def _file(self, config_path: str) -> Any:
@@ -159,7 +161,7 @@ class _Repository(ConfigRepository):
             document = self.documents[config_path] = read_yaml(file, may_be_empty=True)
         data = document.data if isinstance(document.data, dict) else {}
         # Hydra needs the defaults list, and whether there is anything else.
-        content = {"defaults": data.get("defaults") or [], "content": True}
+        content = {"defaults": _without_hydra(data.get("defaults") or []), "content": True}
         if not data.keys() - {"defaults"}:
             del content["content"]
         result = ConfigResult("offtake", document.shown, OmegaConf.create(content), dict(document.header))
@@ -181,6 +183,13 @@ class _Repository(ConfigRepository):
         groups = [folder.joinpath(*group_name.split("/")) for folder in self.folders]
         files = [file.name for group in groups if group.is_dir() for file in group.iterdir()]
         return sorted({name.removesuffix(".yaml") for name in files if name.endswith(".yaml")})
+
+
+def _without_hydra(defaults: Any) -> Any:
+    """A defaults list without choices of Hydra's own groups, which concern how it runs, not the study."""
+    if not isinstance(defaults, list):
+        return defaults
+    return [item for item in defaults if not (isinstance(item, dict) and "hydra/" in "".join(item))]
 
 
 def _folders(config_dir: str | Path | None) -> list[Any]:
@@ -232,6 +241,31 @@ def compose_whole(
     return composition
 
 
+def for_hydra(overrides: Sequence[str], config_dir: str | Path | None = None) -> list[str]:
+    """Overrides for Hydra's own machinery, which refuses a key that a file leaves to its default.
+
+    A plain `key=value` becomes `++key=value`; unknown keys are found by validation, with better advice.
+    """
+    repository = _Repository(_folders(config_dir))
+    composition = Composition(COMMAND_LINE)
+    rewritten = []
+    with _hydra_rules():
+        for text in overrides:
+            override = _parse_override(composition, text)
+            if override is None:
+                continue
+            plain = override.type == OverrideType.CHANGE and not override.is_hydra_override()
+            if plain and not repository.group_exists(override.key_or_group):
+                text = f"++{text}"
+            elif plain and not override.is_sweep_override() and override.value() is None:
+                # `device=null` is the null device; to Hydra it would be no device at all.
+                text = f"{override.get_key_element()}='null'"
+            rewritten.append(text)
+    if composition.mistakes:
+        raise InputError(composition.mistakes)
+    return rewritten
+
+
 def _compose(
     composition: Composition,
     primary: str,
@@ -249,7 +283,9 @@ def _compose(
                 repository, primary, parsed, prepend_hydra=False, skip_missing=False
             )
         except (HydraException, OmegaConfBaseException, ValueError) as error:
-            message = str(error).split("\nTo append to your default list")[0].strip()
+            message = re.split(r"\n(?:To append to your default list|Config search path)", str(error))[
+                0
+            ].strip()
             composition.mistakes += _files_mistakes(repository) or [Mistake(COMMAND_LINE, "", message)]
             return
     composition.mistakes += _files_mistakes(repository)
@@ -266,14 +302,10 @@ def _files_mistakes(repository: _Repository) -> list[Mistake]:
 def _parse_overrides(
     composition: Composition, repository: _Repository, overrides: Sequence[str]
 ) -> list[Override]:
-    parser = OverridesParser.create()
     parsed = []
     for text in overrides:
-        try:
-            override = parser.parse_override(text)
-        except HydraException as error:
-            reason = str(error).splitlines()[0]
-            composition.mistakes.append(Mistake(COMMAND_LINE, "", f"cannot read override {text!r}: {reason}"))
+        override = _parse_override(composition, text)
+        if override is None:
             continue
         if override.is_sweep_override():
             composition.mistakes.append(
@@ -282,6 +314,17 @@ def _parse_overrides(
         elif not override.is_hydra_override():
             parsed.append(_group_choice(composition, repository, override))
     return parsed
+
+
+def _parse_override(composition: Composition, text: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        reason = str(error).splitlines()[0]
+        composition.mistakes.append(
+            Mistake(COMMAND_LINE, "", f"cannot read override {text[:80]!r}: {reason}")
+        )
+        return None
 
 
 def _group_choice(composition: Composition, repository: _Repository, override: Override) -> Override:

@@ -34,10 +34,7 @@ class _Form(Terms):
 
     @model_validator(mode="after")
     def _driver_and_loading(self) -> _Form:
-        _require(
-            self.driver is not None or "loading" not in self.model_fields_set,
-            "a loading needs a driver",
-        )
+        _require(self.driver is not None or self.loading == 0, "a loading needs a driver")
         _require(self.driver is None or "loading" in self.model_fields_set, "a driver needs a loading")
         return self
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
 from offtake.checks import check
@@ -90,6 +91,13 @@ def compose(
         message = f"no portfolio is named {source[:64]!a}"
         raise InputError([Mistake("study", "", message, hint)])
     return compose_named(source, overrides, config_dir)
+
+
+def as_yaml(study: Study) -> str:
+    """The whole study as YAML, defaults included: `load` of it gives an equal study."""
+    return yaml.safe_dump(
+        study.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True, width=110
+    )
 
 
 def _is_file_like(source: str) -> bool:

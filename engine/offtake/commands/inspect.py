@@ -1,0 +1,134 @@
+"""Commands that look without simulating: show, validate, devices, schema."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from offtake.errors import InputError, Mistake
+
+
+def _parser(command: str, description: str, examples: Sequence[str]) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        prog=f"offtake {command}",
+        description=description,
+        epilog="Examples:\n" + "\n".join(f"  {example}" for example in examples),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def _add_study_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "study", nargs="*", metavar="FILE.yaml|KEY=VALUE", help="a file, or overrides, or both"
+    )
+    parser.add_argument("--config-dir", metavar="DIR", help="a folder with more portfolio/, deal/ … files")
+
+
+def _files_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """An override holds = or begins with ~; anything else is a file."""
+    overrides = [text for text in arguments if "=" in text or text.startswith("~")]
+    return [text for text in arguments if text not in overrides], overrides
+
+
+def show(arguments: Sequence[str]) -> int:
+    """`offtake show`: the deals as announced, totals by supplier, terms, sources."""
+    parser = _parser(
+        "show",
+        "The deals as announced: totals by supplier, GW, terms, sources, the announced total.",
+        ["offtake show portfolio=demo world=demo", "offtake show portfolio=demo world=demo --json"],
+    )
+    _add_study_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    given = parser.parse_intermixed_args(list(arguments))
+    files, overrides = _files_and_overrides(given.study)
+    if len(files) > 1:
+        raise InputError([Mistake("command line", "", f"one study at a time, not {' and '.join(files)}")])
+    from offtake.portfolio import read
+
+    study, _ = read(files[0] if files else None, overrides, config_dir=given.config_dir)
+    if given.json:
+        from offtake.announce import announced_totals
+
+        print(json.dumps(announced_totals(study), allow_nan=False))
+        return 0
+    from rich.console import Console
+
+    from offtake.terminal import print_announced
+
+    print_announced(study, Console())
+    return 0
+
+
+def validate(arguments: Sequence[str]) -> int:
+    """`offtake validate`: every mistake of every file; exit code 2 if there is one."""
+    parser = _parser(
+        "validate",
+        "Report every mistake in a study with file, line and column; exit code 2 if there is any.",
+        [
+            "offtake validate portfolio=demo world=demo",
+            "offtake validate portfolio=demo world=demo study=quick",
+        ],
+    )
+    _add_study_arguments(parser)
+    given = parser.parse_intermixed_args(list(arguments))
+    files, overrides = _files_and_overrides(given.study)
+    if not files and not overrides:
+        parser.error("name a file, or a portfolio as in portfolio=demo")
+    from offtake.portfolio import read
+
+    mistakes: list[Mistake] = []
+    for file in files or [None]:
+        try:
+            study, _ = read(file, overrides, config_dir=given.config_dir)
+        except InputError as error:
+            mistakes += error.mistakes
+            continue
+        for warning in study.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        portfolio = study.portfolio
+        deals = f"{len(portfolio.deals)} deals, {portfolio.quarters} quarters from {portfolio.start}"
+        print(f"{file or portfolio.name}: valid ({deals})")
+    if mistakes:
+        raise InputError(mistakes)
+    return 0
+
+
+def devices(arguments: Sequence[str]) -> int:
+    """`offtake devices`: backends, devices, why each one is or is not usable."""
+    parser = _parser(
+        "devices",
+        "Backends and devices, and why each one is or is not usable.",
+        ["offtake devices", "offtake devices --json"],
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON array")
+    given = parser.parse_args(list(arguments))
+    from offtake.hal import describe
+
+    found = describe()
+    if given.json:
+        print(json.dumps(found, allow_nan=False))
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*(key.replace("_", " ") for key in (found[0] if found else {})))
+    for device in found:
+        table.add_row(*("" if value is None else str(value) for value in device.values()))
+    Console().print(table)
+    return 0
+
+
+def schema(arguments: Sequence[str]) -> int:
+    """`offtake schema`: JSON Schema of a study in one file."""
+    _parser(
+        "schema",
+        "JSON Schema (2020-12) of a whole study in one file.",
+        ["offtake schema > offtake.schema.json"],
+    ).parse_args(list(arguments))
+    from offtake.schema import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+    return 0

@@ -1,0 +1,45 @@
+"""`offtake replay`: one path of a run again, with its events."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from offtake.errors import InputError, Mistake
+
+
+def replay(arguments: Sequence[str]) -> int:
+    """Handle `offtake replay RUN --path N`; the study is read from the run's config.yaml."""
+    parser = argparse.ArgumentParser(
+        prog="offtake replay",
+        description="One path again, with its events, equal to what the run saw.",
+        epilog="Examples:\n  offtake run portfolio=demo world=demo study=quick out=runs/demo\n"
+        "  offtake replay runs/demo --path 17\n  offtake replay runs/demo --path 17 --json",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", metavar="RUN", help="a run's folder")
+    parser.add_argument("--path", type=int, required=True, metavar="N", help="number of the path, from 0")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    given = parser.parse_args(list(arguments))
+    config = Path(given.run, "config.yaml")
+    if not config.is_file():
+        raise InputError([Mistake(given.run, "", "is not a run's folder", "it has no config.yaml")])
+    if not 0 <= given.path < 2**64:
+        raise InputError([Mistake("command line", "--path", f"must be from 0 to 2^64 - 1, not {given.path}")])
+    from offtake.portfolio import load
+    from offtake.replay import replay as replay_path
+
+    study = load(config)
+    replayed = replay_path(study, path=given.path)
+    if given.json:
+        print(json.dumps(replayed.to_dict(), allow_nan=False))
+        return 0
+    from rich.console import Console
+
+    from offtake.terminal import print_replay
+
+    print_replay(replayed, Console())
+    return 0

@@ -1,0 +1,226 @@
+"""`offtake run`: one study here and now, or Hydra's own machinery around it (sweeps, --cfg, completion)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra._internal.utils import get_args_parser
+
+from offtake.composing import for_hydra
+from offtake.errors import InputError, Mistake, OfftakeError, StoppedError
+from offtake.portfolio import RunOptions, read
+from offtake.source_map import COMMAND_LINE, read_yaml
+from offtake.study import Study
+
+HELP = """usage: offtake run [FILE.yaml] [OVERRIDES…] [--dry-run] [--resume] [--json] [--config-dir DIR] [-m]
+
+Run a study: a summary in the terminal and, with out=DIR, a folder of results.
+
+  FILE.yaml          a whole study in one file; without it, portfolio=NAME world=NAME study=NAME device=NAME …
+  OVERRIDES          KEY=VALUE as Hydra reads them: study.paths=1e5, +KEY=VALUE adds, ~KEY deletes
+  out=DIR            write manifest.json, config.yaml, Parquet tables and checkpoints to DIR
+  report=true        also write report.html and plots
+  force=true         run even if the estimate of time or memory is unreasonable
+  announced=true     every distribution at its headline, volatility zero
+  --dry-run          print the plan with estimates of time and memory, and stop
+  --resume           go on where a stopped run with the same out=DIR was
+  --json             headline numbers as one JSON object on stdout, and nothing else there
+  --config-dir DIR   a folder with more portfolio/, deal/, world/ … files
+  -m                 sweep: every combination of comma-separated values; results in DIR/0, DIR/1, …
+  --cfg job          print the composed configuration
+  --hydra-help       what Hydra itself can do; tab completion: eval "$(offtake run -sc install=bash)"
+
+Examples:
+  offtake run portfolio=demo world=demo study=quick
+  offtake run portfolio=demo world=demo study=quick out=runs/demo portfolio.deals.cloud.slip=3
+  offtake run portfolio=demo world=demo study=quick -m study.seed=1,2,3
+  offtake run portfolio=demo world=demo --cfg job"""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Handle `offtake run`; returns the exit code, or raises what stopped it."""
+    parser = get_args_parser()
+    parser.prog, parser.allow_abbrev = "offtake run", False
+    for flag in ("--dry-run", "--resume", "--json"):
+        parser.add_argument(flag, action="store_true")
+    given = parser.parse_intermixed_args(list(arguments))
+    if given.help:
+        print(HELP)
+        return 0
+    # The first would unpickle a file, the others would compose something else than what is run.
+    for option in ("experimental_rerun", "config_path", "config_name"):
+        if getattr(given, option) is not None:
+            flag = "--" + option.replace("_", "-")
+            raise InputError(
+                [Mistake(COMMAND_LINE, flag, "is not offered here", "use FILE.yaml or --config-dir")]
+            )
+    files = [text for text in given.overrides if "=" not in text and text.endswith((".yaml", ".yml"))]
+    overrides = [text for text in given.overrides if text not in files]
+    if len(files) > 1:
+        raise InputError([Mistake(COMMAND_LINE, "", f"one study at a time, not {' and '.join(files)}")])
+    source = files[0] if files else None
+    if _is_hydras(given, overrides):
+        return _through_hydra(given, source, overrides)
+    study, options = read(source, overrides, config_dir=given.config_dir)
+    return _run_one(study, options, given)
+
+
+def _is_hydras(given: argparse.Namespace, overrides: Sequence[str]) -> bool:
+    asked = given.multirun or given.cfg or given.info or given.hydra_help or given.shell_completion
+    return bool(asked) or any(text.lstrip("+~").startswith(("hydra.", "hydra/")) for text in overrides)
+
+
+def _run_one(study: Study, options: RunOptions, given: argparse.Namespace) -> int:
+    for warning in study.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if given.dry_run:
+        _print_plan(study, as_json=given.json)
+        return 0
+    for needed, flag in ((given.resume, "--resume"), (options.report, "report=true")):
+        if needed and options.out is None:
+            raise InputError([Mistake(COMMAND_LINE, flag, "needs out=DIR")])
+    from offtake.simulate import run as simulate
+
+    try:
+        result = simulate(study, out=options.out, resume=given.resume, force=options.force)
+    except KeyboardInterrupt:
+        where = f"; `--resume` with out={options.out} goes on" if options.out else ""
+        raise StoppedError(f"offtake: stopped{where}") from None
+    if options.report:
+        from offtake.report import write_report
+
+        write_report(Path(str(options.out)))
+    if given.json:
+        print(json.dumps(result.headlines(), allow_nan=False))
+    else:
+        from rich.console import Console
+
+        from offtake.terminal import print_summary
+
+        print_summary(result, study, Console())
+    return 0
+
+
+def _print_plan(study: Study, *, as_json: bool) -> None:
+    from offtake.simulate import estimate
+
+    plan = estimate(study)
+    if as_json:
+        print(json.dumps(plan, allow_nan=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False)
+    for key, value in plan.items():
+        table.add_row(key.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
+    Console().print(table)
+
+
+def _through_hydra(given: argparse.Namespace, source: str | None, overrides: Sequence[str]) -> int:
+    """Let Hydra do what is Hydra's; each point of a sweep comes back to `_point`."""
+    import hydra
+
+    # With --shell-completion the arguments say what to do (install=bash), not what to run.
+    rewritten = list(overrides) if given.shell_completion else for_hydra(overrides, given.config_dir)
+    if given.multirun:
+        # Hydra numbers the points of a sweep; a fixed `out` is the folder above them.
+        rewritten = [
+            f"hydra.sweep.dir={text.removeprefix('++out=')}"
+            if text.startswith("++out=") and "," not in text
+            else text
+            for text in rewritten
+        ]
+    with _primary_config(source) as (config_path, config_name), _process_for_hydra(given, rewritten):
+        task = hydra.main(version_base="1.3", config_path=config_path, config_name=config_name)(
+            lambda _: _point(given, source)
+        )
+        task()
+    return 0
+
+
+def _point(given: argparse.Namespace, source: str | None) -> int:
+    """One point of a sweep. A failure is said now; Hydra raises it again after the other points."""
+    from hydra.core.hydra_config import HydraConfig
+
+    settings = HydraConfig.get()
+    chosen = list(settings.overrides.task)
+    sweep = given.multirun or str(settings.mode) == "RunMode.MULTIRUN"
+    if sweep:
+        print(f"point {settings.job.num}: {' '.join(chosen)}", file=sys.stderr)
+    try:
+        study, options = read(source, chosen, config_dir=given.config_dir)
+        if sweep and options.out is None:
+            options = options.model_copy(update={"out": settings.runtime.output_dir})
+        return _run_one(study, options, given)
+    except OfftakeError as error:
+        if sweep:
+            print(f"point {settings.job.num} failed: {error}", file=sys.stderr)
+        raise
+
+
+@contextmanager
+def _primary_config(source: str | None) -> Iterator[tuple[str, str]]:
+    """Where Hydra finds the primary configuration: the shipped one, or a temporary one around a file."""
+    if source is None:
+        yield "pkg://offtake.conf", "config"
+        return
+    document = read_yaml(Path(source))
+    if document.mistakes:
+        raise InputError(document.mistakes)
+    shipped = yaml.safe_load(Path(str(_shipped("config.yaml"))).read_text(encoding="utf-8"))
+    quiet = [item for item in shipped["defaults"] if "override hydra/" in "".join(item)]
+    content: dict[str, Any] = {
+        "defaults": ["whole_file", "_self_", *quiet],
+        "hydra": {"searchpath": ["pkg://offtake.conf"], **shipped["hydra"]},
+        **document.data,
+    }
+    with tempfile.TemporaryDirectory(prefix="offtake-") as folder:
+        Path(folder, "study.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        yield folder, "study"
+
+
+def _shipped(name: str) -> Any:
+    import importlib.resources
+
+    return importlib.resources.files("offtake.conf").joinpath(name)
+
+
+@contextmanager
+def _process_for_hydra(given: argparse.Namespace, overrides: Sequence[str]) -> Iterator[None]:
+    """Hydra reads sys.argv and the environment; both are put back."""
+    argv, environment = sys.argv, dict(os.environ)
+    flags = [("--multirun", given.multirun), ("--hydra-help", given.hydra_help), ("--resolve", given.resolve)]
+    flags += [("--shell-completion", given.shell_completion)]
+    options = [flag for flag, on in flags if on]
+    for flag in ("cfg", "package", "info", "config_dir"):
+        if getattr(given, flag):
+            options += ["--" + flag.replace("_", "-"), getattr(given, flag)]
+    sys.argv = [argv[0], *overrides, *options]
+    # Otherwise Hydra prints errors its own way and exits with 1.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    if given.shell_completion:
+        os.environ["COMP_LINE"] = _line_for_hydra(os.environ.get("COMP_LINE", ""))
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        os.environ.clear()
+        os.environ.update(environment)
+
+
+def _line_for_hydra(line: str) -> str:
+    """The typed line as Hydra expects it: one word for the program, no FILE.yaml."""
+    words = line.split(" ")
+    return " ".join(
+        word for index, word in enumerate(words) if index != 1 and not word.endswith((".yaml", ".yml"))
+    )
