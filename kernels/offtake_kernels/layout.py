@@ -332,3 +332,7 @@ class Plan:
     def threshold_rows(self) -> int:
         """Threshold counters: one per quarter, or one per path metric."""
         return sum(1 if t.per_path else self.quarters for t in self.thresholds)
+
+    def kept_name(self, series: Series) -> str:
+        """Column of a per-path series among the kept paths: metric, or deal.metric."""
+        return series.metric if series.scope == "total" else f"{self.deal_names[series.index]}.{series.metric}"

@@ -7,7 +7,7 @@ values amortises the tally's cost. Memory: states of all tiles, one float32 row 
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -55,11 +55,6 @@ class Draws:
     def supply_chain(self):
         """The score common to all slips."""
         return self._scores[self._shared["supply_chain"]]
-
-
-    """What a replay looks at: called after each quarter with the stage's inputs and outputs."""
-
-    call: Callable[..., None]
 
 
 class Tile:
@@ -138,44 +133,56 @@ class Tile:
         return stages.end(ops_numpy, self.plan, self.terms, self.state, self.deliveries, view)
 
 
-    """Whole paths: path ids, total metrics [paths, quarters], path metrics [paths] as written by `run`."""
+@dataclass(frozen=True)
+class Kept:
+    """Whole paths: path uint64 [k], total metrics [k, quarters], path metrics [k] (a deal's as deal.metric)."""
 
     path: np.ndarray
-    quarter_values: dict[str, np.ndarray] = field(default_factory=dict)
-    scalar_values: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
+    quarter_values: dict[str, np.ndarray]
+    scalar_values: dict[str, np.ndarray]
+
+    @classmethod
+    def join(cls, parts: list[Kept]) -> Kept | None:
+        """All their paths, in the order given; None when there are none."""
+        if not parts:
+            return None
+        first = parts[0]
+        return cls(
+            np.concatenate([part.path for part in parts]),
+            {m: np.concatenate([part.quarter_values[m] for part in parts]) for m in first.quarter_values},
+            {m: np.concatenate([part.scalar_values[m] for part in parts]) for m in first.scalar_values},
+        )
 
 
 def run(plan: Plan, first_path: int, paths: int, builder: TallyBuilder, keep: int = 0) -> Kept | None:
     """Runs `paths` (≤ 65,536) paths from `first_path` into `builder`; returns the first `keep` of them whole."""
     assert 0 < paths <= MOST_LANES, paths
+    keep = min(keep, paths)
     offsets = range(0, paths, TILE)
     tiles = [Tile(plan, first_path + offset, min(TILE, paths - offset)) for offset in offsets]
     rows = np.empty((len(plan.quarter_series), paths), np.float32)
-    kept = Kept(np.uint64(first_path) + np.arange(min(keep, paths), dtype=np.uint64)) if keep else None
-    quarterly = [(n, s) for n, s in enumerate(plan.quarter_series) if s.scope == "total"]
-    if kept:
-        kept.quarter_values = {s.metric: np.empty((kept.path.size, plan.quarters), np.float32) for _, s in quarterly}
+    totals = [(number, s.metric) for number, s in enumerate(plan.quarter_series) if s.scope == "total"]
+    kept_quarters = {metric: np.empty((keep, plan.quarters), np.float32) for _, metric in totals}
     for t in range(plan.quarters):
         for tile, offset in zip(tiles, offsets, strict=True):
             _collect(plan.quarter_series, tile.step(t), rows[:, offset : offset + TILE])
-        for number in range(len(plan.quarter_series)):
-            builder.add(number * plan.quarters + t, rows[number], first_path)
-        if kept:
-            for number, series in quarterly:
-                kept.quarter_values[series.metric][:, t] = rows[number, : kept.path.size]
+        for number, values in enumerate(rows):
+            builder.add(number * plan.quarters + t, values, first_path)
+        for number, metric in totals:
+            kept_quarters[metric][:, t] = rows[number, :keep]
         _count(plan, rows, builder, t, per_path=False)
     finals = np.empty((len(plan.path_series), paths), np.float32)
     for tile, offset in zip(tiles, offsets, strict=True):
         _collect(plan.path_series, tile.finish(), finals[:, offset : offset + TILE])
     base = len(plan.quarter_series) * plan.quarters
-    for number, series in enumerate(plan.path_series):
-        builder.add(base + number, finals[number], first_path)
-        if kept:
-            kept.scalar_values[series.metric, series.index if series.scope == "deal" else -1] = finals[
-                number, : kept.path.size
-            ].copy()
+    for number, values in enumerate(finals):
+        builder.add(base + number, values, first_path)
     _count(plan, finals, builder, 0, per_path=True)
-    return kept
+    if not keep:
+        return None
+    path = np.uint64(first_path) + np.arange(keep, dtype=np.uint64)
+    scalars = {plan.kept_name(s): finals[number, :keep].copy() for number, s in enumerate(plan.path_series)}
+    return Kept(path, kept_quarters, scalars)
 
 
 def _collect(series, recorded: dict, out: np.ndarray) -> None:

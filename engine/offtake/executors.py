@@ -1,0 +1,101 @@
+"""Who runs the units: this process, or worker processes behind a concurrent.futures seam.
+
+A worker opens its own device once. A pool that breaks (a killed worker) is rebuilt, and the units that had not
+come back are sent again; a unit that breaks it every time fails the run, naming itself.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+
+from offtake.blocks import Unit
+from offtake.errors import DeviceError, OfftakeError
+from offtake.hal import open_device
+from offtake.hal.device import Device
+from offtake.study import DeviceChoice, ExecutorChoice
+from offtake_kernels.layout import Plan
+from offtake_kernels.path_numpy import Kept
+from offtake_kernels.tally import Tally
+
+Finished = tuple[Unit, Tally, Kept | None]
+
+_ATTEMPTS = 3
+_worker: tuple[Device, Plan] | None = None
+
+
+def run_units(
+    plan: Plan, units: Iterable[Unit], keep_paths: int, device: DeviceChoice, executor: ExecutorChoice
+) -> Iterator[Finished]:
+    """Each unit's tally as it is finished, in any order.
+
+    Raises DeviceError for an executor that this version lacks, OfftakeError for a unit that keeps failing.
+    """
+    if executor.name != "local":
+        raise DeviceError(f"executor={executor.name}: this version of offtake runs on one machine; use executor=local")
+    if executor.workers == 1:
+        opened = open_device(device)
+        for unit in units:
+            yield _run(opened, plan, unit, keep_paths)
+        return
+    yield from _run_pooled(plan, list(units), keep_paths, device, executor.workers)
+
+
+def _run(device: Device, plan: Plan, unit: Unit, keep_paths: int) -> Finished:
+    keep = max(0, min(keep_paths - unit.first_path, unit.paths))
+    tally, kept = device.run(plan, unit.first_path, unit.paths, keep)
+    return unit, tally, kept
+
+
+def _run_pooled(plan: Plan, units: list[Unit], keep_paths: int, device: DeviceChoice, workers: int) -> Iterator[Finished]:
+    waiting = {unit.number: unit for unit in units}
+    attempts = dict.fromkeys(waiting, 0)
+    while waiting:
+        # Spawned workers share nothing with a threaded or GPU-holding parent.
+        pool = ProcessPoolExecutor(
+            min(workers, len(waiting)), multiprocessing.get_context("spawn"), _open_worker, (plan, device)
+        )
+        try:
+            pending = {pool.submit(_work, unit, keep_paths): unit for unit in waiting.values()}
+            for finished in _as_finished(pending):
+                del waiting[finished[0].number]
+                yield finished
+        except BrokenProcessPool:
+            for number in waiting:
+                attempts[number] += 1
+            lost = [number for number in waiting if attempts[number] >= _ATTEMPTS]
+            if lost:
+                first = waiting[min(lost)]
+                message = f"paths {first.first_path} to {first.first_path + first.paths - 1}: the worker died {_ATTEMPTS} times"
+                raise OfftakeError(message) from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _as_finished(pending: dict[Future[Finished], Unit]) -> Iterator[Finished]:
+    """Results as they come; every result that is there is delivered before a broken pool is reported."""
+    waiting, broken = set(pending), None
+    while waiting:
+        done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+        for future in done:
+            error = future.exception()
+            if isinstance(error, BrokenProcessPool):
+                broken = error
+            elif error is not None:
+                raise error
+            else:
+                yield future.result()
+    if broken is not None:
+        raise broken
+
+
+def _open_worker(plan: Plan, device: DeviceChoice) -> None:
+    global _worker
+    _worker = open_device(device), plan
+
+
+def _work(unit: Unit, keep_paths: int) -> Finished:
+    assert _worker is not None
+    return _run(*_worker, unit, keep_paths)

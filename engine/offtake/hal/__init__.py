@@ -1,0 +1,61 @@
+"""Devices by name. A backend exists because its small file exists; its library is imported only when chosen."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from offtake.errors import DeviceError
+from offtake.hal.device import Device
+from offtake.study import DeviceChoice
+
+BACKENDS: dict[str, str] = {
+    "numpy": "offtake.hal.numpy_device:NumpyDevice",
+    "null": "offtake.hal.null_device:NullDevice",
+}
+# `auto` takes the first that is usable.
+PREFERENCE = ("cuda", "jax", "numpy")
+# Names of the language whose backends are still to come, and what to use meanwhile.
+PLANNED: dict[str, str] = {
+    "cuda": "this version of offtake has no CUDA backend yet",
+    "jax": "this version of offtake has no JAX backend yet",
+}
+
+
+def backend_class(name: str) -> type[Device]:
+    """The class of a backend. Raises DeviceError for one that this version lacks."""
+    if name not in BACKENDS:
+        reason = PLANNED.get(name, f"no backend is named {name!r}")
+        raise DeviceError(f"device={name}: {reason}; use device=numpy, or device=auto")
+    module, _, attribute = BACKENDS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def open_device(choice: DeviceChoice) -> Device:
+    """The device of a choice, ready to run; `auto` is the first usable one.
+
+    Raises DeviceError (exit 3) saying what is missing and what to do about it.
+    """
+    names = [name for name in PREFERENCE if name in BACKENDS] if choice.name == "auto" else [choice.name]
+    reasons = []
+    for name in names:
+        backend = backend_class(name)
+        reason = backend.unusable()
+        if reason is None:
+            return backend(choice)
+        reasons.append(f"device={name}: {reason}")
+    raise DeviceError("; ".join(reasons))
+
+
+def describe() -> list[dict[str, Any]]:
+    """Every backend of the language: name, usable, why not, and its devices (kind, cores, memory, versions)."""
+    listed = []
+    for name in ("cuda", "jax", "numpy", "null"):
+        if name in PLANNED:
+            listed.append({"backend": name, "usable": False, "reason": PLANNED[name], "devices": []})
+            continue
+        backend = backend_class(name)
+        reason = backend.unusable()
+        devices = backend.devices() if reason is None else []
+        listed.append({"backend": name, "usable": reason is None, "reason": reason or "", "devices": devices})
+    return listed

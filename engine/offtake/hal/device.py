@@ -1,0 +1,40 @@
+"""What a backend offers: availability and why not, a launch size, a synchronised run, and who it is."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Protocol
+
+from offtake.study import DeviceChoice
+from offtake_kernels.layout import Plan
+from offtake_kernels.path_numpy import Kept
+from offtake_kernels.tally import Tally
+
+
+class Device(Protocol):
+    """A device that runs paths of a plan. `run` returns when the work is done: timings need no further care."""
+
+    name: ClassVar[str]
+
+    def __init__(self, choice: DeviceChoice) -> None: ...
+
+    @classmethod
+    def unusable(cls) -> str | None:
+        """Why this backend cannot run here, and how to change that; None when it can."""
+        ...
+
+    @classmethod
+    def devices(cls) -> list[dict[str, Any]]:
+        """Its devices here: kind, memory_gib, cores, versions."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Of the device in use, for provenance."""
+        ...
+
+    def launch_paths(self, plan: Plan) -> int:
+        """Paths held at once: the choice's, or what suits the device."""
+        ...
+
+    def run(self, plan: Plan, first_path: int, paths: int, keep: int) -> tuple[Tally, Kept | None]:
+        """The tally of paths first_path … first_path + paths - 1, and the first `keep` of them whole."""
+        ...

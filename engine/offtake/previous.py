@@ -1,0 +1,39 @@
+"""What stands in a run's folder already: a finished run, one to go on with, or one to leave alone."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from offtake.checkpoints import MANIFEST, read_manifest, write_atomically
+from offtake.errors import InputError, Mistake
+from offtake.results import CONFIG, Result, open_result
+
+
+def finished_before(folder: Path, config_hash: str, config_yaml: str, resume: bool) -> Result | None:
+    """The finished run of the same study, or None when there is something to compute.
+
+    Raises InputError when the folder holds another study (showing the difference), or an unfinished run that
+    nobody asked to resume. Writes config.yaml, so that a stopped run can be compared.
+    """
+    if (folder / MANIFEST).exists():
+        manifest = read_manifest(folder)
+        if manifest["config_hash"] != config_hash:
+            message = f"{folder} holds another study:\n{_difference(folder, config_yaml)}"
+            raise InputError([Mistake("study", "", message, "choose another out=")])
+        if manifest["status"] == "complete":
+            return open_result(folder)
+        if not resume:
+            message = f"{folder} holds an unfinished run ({manifest['status']})"
+            raise InputError([Mistake("command line", "", message, "add --resume to go on with it, or choose another out=")])
+    write_atomically(folder / CONFIG, config_yaml.encode())
+    return None
+
+
+def _difference(folder: Path, config_yaml: str) -> str:
+    try:
+        before = (folder / CONFIG).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return "(its config.yaml cannot be read)"
+    lines = difflib.unified_diff(before, config_yaml.splitlines(), "the folder's", "this one", lineterm="", n=2)
+    return "\n".join(list(lines)[:60])

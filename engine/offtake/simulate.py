@@ -1,0 +1,309 @@
+"""A study, run: compile → units of blocks → device → exact merge → Result.
+
+    result = run(study, device="numpy", out="runs/openai")
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydantic
+import yaml
+
+from offtake._version import __version__
+from offtake.blocks import BLOCK_PATHS, Unit, cut
+from offtake.checkpoints import BlockStore, write_manifest
+from offtake.compile import Compiled, compile_study
+from offtake.errors import InputError, Mistake, NumericalError, StoppedError
+from offtake.executors import Finished, run_units
+from offtake.hal import open_device
+from offtake.previous import finished_before
+from offtake.progress import Progress, tracking
+from offtake.results import Result
+from offtake.study import DeviceChoice, Study
+from offtake.summary import Kept, Summary
+from offtake_kernels.philox import LAYOUT_VERSION
+from offtake_kernels.tally import Tally, merge
+
+# Measured on one core of a server: cost of recording a value, of a group of deals and of a factor, in seconds.
+_SECONDS_PER_RECORDED = 8.0e-9
+_SECONDS_PER_GROUP = 150.0e-9
+_SECONDS_PER_DRAW = 30.0e-9
+_BYTES_PER_BIN = 32
+_BINS_PER_ROW = 700
+_LONGEST_SECONDS = 24 * 3600.0
+
+
+def run(
+    study: Study,
+    *,
+    device: str | DeviceChoice | None = None,
+    out: str | Path | None = None,
+    progress: bool | Callable[[int, int], None] = False,
+    resume: bool = False,
+    force: bool = False,
+) -> Result:
+    """Runs a study; with `out`, checkpoints as it goes and leaves the run's folder behind.
+
+    device: a name or a DeviceChoice instead of the study's. progress: True for a bar on stderr, or a callable of
+    (paths done, paths in all). resume: go on with a stopped run in `out`. force: run what is estimated to take
+    more than a day, and report non-finite values without failing.
+    Raises InputError, DeviceError, StoppedError (Ctrl-C with `out`), NumericalError, OfftakeError.
+    """
+    choice = _choice(study, device)
+    compiled = compile_study(study)
+    _refuse_endless(study, compiled, force)
+    manifest = _manifest(study, choice)
+    text = config_yaml(study)
+    with ExitStack() as stack:
+        store = None
+        if out is not None:
+            store = stack.enter_context(BlockStore(out, manifest["config_hash"]))
+            previous = finished_before(Path(out), manifest["config_hash"], text, resume)
+            if previous is not None:
+                return previous
+            write_manifest(Path(out), {**manifest, "status": "running"})
+        return _run(study, compiled, choice, manifest, text, store, stack.enter_context(tracking(progress)), force)
+
+
+def _choice(study: Study, device: str | DeviceChoice | None) -> DeviceChoice:
+    if device is None:
+        return study.device
+    if isinstance(device, DeviceChoice):
+        return device
+    try:
+        return DeviceChoice.model_validate({**study.device.model_dump(), "name": device})
+    except pydantic.ValidationError:
+        names = "auto, cuda, jax, numpy, null"
+        raise InputError([Mistake("study", "device.name", f"no device is named {device!r}", f"there are: {names}")]) from None
+
+
+def _run(
+    study: Study,
+    compiled: Compiled,
+    choice: DeviceChoice,
+    manifest: dict[str, Any],
+    text: str,
+    store: BlockStore | None,
+    progress: Progress,
+    force: bool,
+) -> Result:
+    begun = time.perf_counter()
+    collected = _Collected(compiled)
+    folder = store.folder if store else None
+    try:
+        for target in targets(study):
+            units = list(cut(collected.target, target))
+            collected.target = target
+            progress.total(target)
+            for finished in _finish(study, compiled, choice, units, store):
+                collected.add(*finished)
+                progress.advance(finished[0].paths)
+            if _precise_enough(study, collected.summary()):
+                break
+    except KeyboardInterrupt:
+        if folder is None:
+            raise
+        write_manifest(folder, {**manifest, "status": "stopped", "paths_done": collected.paths})
+        message = f"stopped after {collected.paths:,} paths; the same command with --resume goes on"
+        raise StoppedError(message) from None
+    except Exception:
+        if folder is not None:
+            write_manifest(folder, {**manifest, "status": "failed", "paths_done": collected.paths})
+        raise
+    summary = collected.summary()
+    seconds = time.perf_counter() - begun
+    manifest |= {
+        "paths": collected.paths,
+        "summary_hash": summary.summary_hash,
+        "seconds": round(seconds, 3),
+        "paths_per_second": round(collected.paths / seconds, 1),
+        "status": "complete",
+    }
+    result = Result(summary, collected.kept(), study.portfolio.start, manifest, text, compiled.catalogue.units)
+    _refuse_nonfinite(summary, folder, manifest, force)
+    if folder is not None and store is not None:
+        result.save(folder)
+        store.clear()
+    return result
+
+
+class _Collected:
+    """Tallies of finished units, merged once by unit number; merging waits until there is much to merge."""
+
+    def __init__(self, compiled: Compiled) -> None:
+        self._compiled = compiled
+        self._tallies: dict[int, Tally] = {}
+        self._merged = Tally.empty(compiled.plan.rows, compiled.plan.threshold_rows)
+        self._kept: dict[int, Kept] = {}
+        self._seen: set[int] = set()
+        self.paths = 0
+        self.target = 0
+
+    def add(self, unit: Unit, tally: Tally, kept) -> None:
+        if unit.number in self._seen:
+            return
+        self._seen.add(unit.number)
+        self._tallies[unit.number] = tally
+        self.paths += unit.paths
+        if kept is not None:
+            nullable = frozenset(_nullable_columns(self._compiled))
+            self._kept[unit.number] = Kept(kept.path, kept.quarter_values, kept.scalar_values, nullable)
+        if sum(t.key.size for t in self._tallies.values()) > 2 * self._merged.key.size + 2**22:
+            self._merge()
+
+    def _merge(self) -> None:
+        self._merged = merge([self._merged, *self._tallies.values()])
+        self._tallies.clear()
+
+    def summary(self) -> Summary:
+        self._merge()
+        catalogue = self._compiled.catalogue
+        return Summary(self._merged, catalogue.rows, catalogue.threshold_rows)
+
+    def kept(self) -> Kept | None:
+        return Kept.join(list(self._kept.values())) if self._kept else None
+
+
+def _nullable_columns(compiled: Compiled) -> Iterator[str]:
+    plan = compiled.plan
+    for series in (*plan.quarter_series, *plan.path_series):
+        if series.nullable:
+            yield plan.kept_name(series)
+
+
+def _finish(
+    study: Study, compiled: Compiled, choice: DeviceChoice, units: list[Unit], store: BlockStore | None
+) -> Iterator[Finished]:
+    """Units from the store first, then those still to run, each stored as it is finished."""
+    wanted = {unit.number: unit for unit in units}
+    if store is not None:
+        for saved in store.load_all():
+            unit = wanted.get(saved.unit)
+            if unit is not None and unit.paths == saved.paths:
+                del wanted[saved.unit]
+                yield unit, saved.tally, saved.kept
+    todo = list(wanted.values())
+    for unit, tally, kept in run_units(compiled.plan, todo, study.study.keep_paths, choice, study.executor):
+        if store is not None:
+            nullable = frozenset(_nullable_columns(compiled))
+            whole = Kept(kept.path, kept.quarter_values, kept.scalar_values, nullable) if kept is not None else None
+            store.save(unit.number, unit.first_path, unit.paths, tally, whole)
+        yield unit, tally, kept
+
+
+def targets(study: Study) -> Iterator[int]:
+    """Numbers of paths after which precision is looked at: paths, then doubling up to max_paths."""
+    wanted = study.study.paths
+    yield wanted
+    if study.study.until is not None:
+        while wanted < study.study.until.max_paths:
+            wanted = min(2 * wanted, study.study.until.max_paths)
+            yield wanted
+
+
+def _precise_enough(study: Study, summary: Summary) -> bool:
+    """Whether every row of the `until` metric has a small enough relative standard error."""
+    until = study.study.until
+    if until is None:
+        return True
+    rows = [n for n, row in enumerate(summary.rows) if row.metric == until.metric and row.scope == "total"]
+    statistics = summary.statistics
+    value = np.abs(statistics[until.statistic][rows])
+    error = statistics["se" if until.statistic == "mean" else f"se_{until.statistic}"][rows]
+    return bool(np.all(np.nan_to_num(error, nan=0.0) <= until.rel_se * np.nan_to_num(value, nan=0.0)))
+
+
+def _refuse_nonfinite(summary: Summary, folder: Path | None, manifest: dict[str, Any], force: bool) -> None:
+    """Raises NumericalError naming the metric, the quarter and the first path of each non-finite row."""
+    if not summary.nonfinite or force:
+        return
+    if folder is not None:
+        write_manifest(folder, {**manifest, "status": "failed"})
+    lines = []
+    for row, count, path in summary.nonfinite[:10]:
+        where = f" of {row.name}" if row.name else ""
+        when = "" if row.quarter is None else f" in quarter {row.quarter}"
+        lines.append(f"{row.metric}{where}{when} is not finite on {count:,} paths, the first of them path {path}")
+    raise NumericalError("\n".join(lines))
+
+
+def estimate(study: Study) -> dict[str, Any]:
+    """Blocks, rows, memory (GiB) and time (seconds, one worker's measured cost) that a study will take."""
+    compiled = compile_study(study)
+    plan = compiled.plan
+    paths = study.study.until.max_paths if study.study.until else study.study.paths
+    units = list(cut(0, paths))
+    launch = min(open_device(study.device).launch_paths(plan), paths)
+    values = len(plan.quarter_series) * plan.quarters + len(plan.path_series)
+    states = 12 * len(plan.deal_names) + 4 * len(plan.world.names) + 30 + len(plan.quarter_series)
+    return {
+        "paths": paths,
+        "blocks": -(-paths // BLOCK_PATHS),
+        "block_paths": min(BLOCK_PATHS, paths),
+        "units": len(units),
+        "launch_paths": launch,
+        "recorded_values": values,
+        "memory_gib": round((launch * states * 4 + plan.rows * _BINS_PER_ROW * _BYTES_PER_BIN) / 2**30, 3),
+        "seconds": round(_estimated_seconds(study, compiled, paths), 1),
+    }
+
+
+def _estimated_seconds(study: Study, compiled: Compiled, paths: int) -> float:
+    plan = compiled.plan
+    recorded = len(plan.quarter_series) * _SECONDS_PER_RECORDED
+    stages = len(plan.groups) * _SECONDS_PER_GROUP + len(plan.series_crc) * _SECONDS_PER_DRAW
+    return paths * plan.quarters * (recorded + stages) / study.executor.workers
+
+
+def _refuse_endless(study: Study, compiled: Compiled, force: bool) -> None:
+    seconds = _estimated_seconds(study, compiled, study.study.paths)
+    if seconds > _LONGEST_SECONDS and not force:
+        message = f"about {seconds / 3600:,.0f} hours on one core for {study.study.paths:,} paths"
+        raise InputError([Mistake("study", "study.paths", message, "force=true runs it all the same")])
+
+
+def config_yaml(study: Study) -> str:
+    """The whole resolved study; running it again gives the same summary."""
+    return yaml.safe_dump(_plain(study), sort_keys=False, allow_unicode=True)
+
+
+def config_hash(study: Study) -> str:
+    """SHA-256 of what determines the answer: the portfolio, the world and the study, not the device."""
+    plain = {key: value for key, value in _plain(study).items() if key in ("portfolio", "world", "study")}
+    canonical = yaml.safe_dump(plain, sort_keys=True)
+    return hashlib.sha256(f"draw layout {LAYOUT_VERSION}\n{canonical}".encode()).hexdigest()
+
+
+def _plain(study: Study) -> dict[str, Any]:
+    return _lists(study.model_dump(mode="python", exclude_none=True))
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _lists(item) for key, item in value.items()}
+    return [_lists(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _manifest(study: Study, choice: DeviceChoice) -> dict[str, Any]:
+    described = open_device(choice).describe()
+    return {
+        "offtake": __version__,
+        "seed": study.study.seed,
+        "paths": study.study.paths,
+        "config_hash": config_hash(study),
+        "draw_layout": LAYOUT_VERSION,
+        "backend": described["backend"],
+        "device": described["kind"],
+        "arithmetic": choice.arithmetic,
+        "versions": {"offtake": __version__, "python": platform.python_version(), **described["versions"]},
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
