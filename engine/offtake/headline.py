@@ -1,0 +1,134 @@
+"""The numbers that answer a study at a glance, each with its standard error: for the terminal and for --json."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from offtake.announce import announced_totals
+from offtake.results import Result
+from offtake.study import Study
+from offtake.summary import wilson
+
+YEARLY_LEVELS = ("capacity_gw", "compute", "demand", "served", "cash", "funding")
+YEARLY_FLOWS = ("spend", "revenue")
+
+
+@dataclass(frozen=True)
+class Number:
+    """A value and its Monte Carlo standard error; None where there is none."""
+
+    value: float | None
+    se: float | None
+
+    @classmethod
+    def of(cls, value: float, se: float) -> Number:
+        """NaN, the mark of a statistic without a value, becomes None."""
+        return cls(None if math.isnan(value) else float(value), None if math.isnan(se) else float(se))
+
+    def plain(self) -> dict[str, float | None]:
+        """For JSON."""
+        return {"value": self.value, "se": self.se}
+
+
+class Headline:
+    """Reads a result by metric; every method returns a Number or rows of them."""
+
+    def __init__(self, result: Result, study: Study) -> None:
+        self.result, self.study = result, study
+        self._statistics = result.summary.statistics
+
+    def statistic(self, name: str, metric: str, scope: str = "total", item: str = "", quarter: int | None = None) -> Number:
+        """A statistic of one row, with the standard error that is reported for it."""
+        row = self.result.summary.find(metric, scope, item, quarter)
+        error = "se" if name == "mean" else f"se_{name}"
+        return Number.of(self._statistics[name][row], self._statistics[error][row])
+
+    def happens(self, metric: str) -> Number:
+        """Probability that a "first …" metric has a value."""
+        row = self.result.summary.find(metric, "total", "", None)
+        paths = self._statistics["paths"][row]
+        share, se, _ = wilson(paths * (1.0 - self._statistics["share_none"][row]), paths)
+        return Number.of(share, se)
+
+    def probabilities(self) -> dict[str, Number]:
+        """Chances over the whole horizon."""
+        found = {
+            "distress": self.happens("first_distress"),
+            "shortage": self.happens("first_shortage"),
+        }
+        for level in self.study.study.reach:
+            found[f"reach_{level:g}"] = self.happens(f"reach_{level:g}")
+        return found
+
+    def years(self) -> list[dict[str, Any]]:
+        """Means by calendar year: levels in its last quarter, flows over its quarters.
+
+        The error of a year's flow is the sum of its quarters' errors, an upper bound whatever their correlation.
+        """
+        rows: dict[int, list[int]] = {}
+        start = self.study.portfolio.start
+        for t in range(self.study.portfolio.quarters):
+            rows.setdefault(start.year + (start.month - 1 + 3 * t) // 12, []).append(t)
+        return [self._year(year, quarters) for year, quarters in rows.items()]
+
+    def _year(self, year: int, quarters: list[int]) -> dict[str, Any]:
+        found: dict[str, Any] = {"year": year, "quarters": len(quarters)}
+        for metric in YEARLY_LEVELS:
+            found[metric] = self.statistic("mean", metric, quarter=quarters[-1])
+        for metric in YEARLY_FLOWS:
+            parts = [self.statistic("mean", metric, quarter=t) for t in quarters]
+            found[metric] = Number(sum(p.value or 0.0 for p in parts), _sum_of_errors(parts))
+        return found
+
+    def deals(self) -> list[dict[str, Any]]:
+        """Deals by the planned GW-quarters that they are expected to miss, most first."""
+        rows = []
+        for name in self.study.portfolio.deals:
+            share = self.statistic("mean", "delivered_share", "deal", name)
+            early = [self.statistic("mean", f"ended_{how}", "deal", name) for how in ("cancelled", "default", "long_stop")]
+            spend = [self.statistic("mean", "spend", "deal", name, t) for t in range(self.study.portfolio.quarters)]
+            gw = list(self.study.portfolio.deals[name].ladder.values())[-1].gw
+            missing = 0.0 if share.value is None else (1.0 - share.value) * gw
+            rows.append({
+                "deal": name,
+                "gw": gw,
+                "missing_gw": missing,
+                "delivered_share": share,
+                "lateness": self.statistic("mean", "lateness", "deal", name),
+                "ends_early": Number(sum(e.value or 0.0 for e in early), _sum_of_errors(early)),
+                "spend": Number(sum(p.value or 0.0 for p in spend), _sum_of_errors(spend)),
+            })
+        return sorted(rows, key=lambda row: -row["missing_gw"])
+
+    def totals(self) -> dict[str, Number]:
+        """Sums and extremes of a path."""
+        found = {f"{m}_mean": self.statistic("mean", m) for m in ("total_spend", "npv_spend", "total_inflows", "npv_net")}
+        for name in ("p05", "p50", "p95"):
+            found[f"total_spend_{name}"] = self.statistic(name, "total_spend")
+            found[f"peak_funding_{name}"] = self.statistic(name, "peak_funding")
+        found["min_cash_p05"] = self.statistic("p05", "min_cash")
+        return found
+
+    def plain(self) -> dict[str, Any]:
+        """Everything, for JSON."""
+        announced = announced_totals(self.study)
+        keys = ("summary_hash", "config_hash", "seed", "paths", "backend", "device", "arithmetic", "seconds", "paths_per_second")
+        return {
+            "portfolio": self.study.portfolio.name,
+            **{key: self.result.manifest[key] for key in keys},
+            "announced_bn": announced["announced_bn"],
+            "totals": {key: number.plain() for key, number in self.totals().items()},
+            "probabilities": {key: number.plain() for key, number in self.probabilities().items()},
+            "years": [_plain_row(row) for row in self.years()],
+            "deals": [_plain_row(row) for row in self.deals()],
+        }
+
+
+def _sum_of_errors(parts: list[Number]) -> float | None:
+    return None if any(part.se is None for part in parts) else sum(part.se or 0.0 for part in parts)
+
+
+def _plain_row(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value.plain() if isinstance(value, Number) else value for key, value in row.items()}
