@@ -1,5 +1,6 @@
 """The exact tally: integers that commute, and from which the sums follow without error."""
 
+import dataclasses
 from fractions import Fraction
 
 import numpy as np
@@ -25,8 +26,11 @@ few_bins = arrays(np.uint32, st.integers(1, 200), elements=st.integers(0x4120000
 awkward = st.sampled_from(
     [0, 0x80000000, 1, 0x80000001, 0x007FFFFF, 0x00800000, 0x7F7FFFFF, 0xFF7FFFFF, 0xBF800000]
 )
+nonfinite = st.sampled_from([0x7F800000, 0xFF800000, 0x7FC00000, 0xFFC00000, 0x7F800001])
 edges = arrays(np.uint32, st.integers(1, 60), elements=awkward)
-patterns = st.one_of(any_bits, few_bins, edges)
+ill = arrays(np.uint32, st.integers(1, 60), elements=st.one_of(awkward, nonfinite))
+all_ill = arrays(np.uint32, st.integers(1, 10), elements=nonfinite)
+patterns = st.one_of(any_bits, few_bins, edges, ill, all_ill)
 
 
 def tally_of(values: np.ndarray, first_path: int = 0, cuts: tuple[int, ...] = ()) -> Tally:
@@ -133,6 +137,14 @@ def test_every_field_changes_the_digest():
     digests = {build(), build(value=2.5000002), build(row=0), build(hits=4), build(paths=3), build(lanes=3)}
     assert len(digests) == 6
     assert build() == build()
+    builder = TallyBuilder(1, 1)
+    builder.add(0, np.array([1, -2, np.nan], np.float32), 7)
+    tally = builder.build(3)
+    changed = {
+        name: dataclasses.replace(tally, **{name: array + 1}) for name, array in tally.arrays().items()
+    }
+    for name, other in changed.items():
+        assert other.digest() != tally.digest(), name
 
 
 def test_rows_and_thresholds_stay_apart():
