@@ -1,8 +1,8 @@
 """Monte Carlo for AI-compute deals: which capacity arrives when, what is due when, who cannot pay.
 
-    study = offtake.load("openai", overrides=["study.paths=100000"])
-    result = offtake.run(study, device="numpy")
-    result.quantile("cash", 0.9, quarter="2028Q1")
+study = offtake.load("openai", overrides=["study.paths=100000"])
+result = offtake.run(study, device="numpy")
+result.quantile("cash", 0.9, quarter="2028Q1")
 """
 
 from __future__ import annotations

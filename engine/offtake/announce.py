@@ -29,7 +29,8 @@ _NO_CLAUSE: dict[str, Any] = {
 
 
 def announced(study: Study) -> Study:
-    """The study with slips 0, sizes, stretches, prices and follow-throughs 1, no indexation, full take-or-pay,
+    """The study with slips 0, sizes, stretches, prices and follow-throughs 1, no indexation, full
+    take-or-pay,
 
     no extension, no waiting, no hazards, no regime and no volatility; other distributions at their medians.
     """
@@ -88,21 +89,23 @@ def announced_totals(study: Study) -> dict[str, Any]:
     deals = []
     for name, deal in study.portfolio.deals.items():
         amounts = headline(deal)
-        deals.append({
-            "deal": name,
-            "supplier": deal.supplier,
-            "layer": deal.layer,
-            "region": deal.region,
-            "start": deal.start.isoformat(),
-            "term_quarters": deal.term,
-            "gw": list(deal.ladder.values())[-1].gw,
-            "signed": next(iter(deal.ladder.values())).follow_through,
-            **{f"{key}_bn": value for key, value in amounts.items()},
-            "as_of": deal.facts.as_of.isoformat() if deal.facts.as_of else None,
-            "source": deal.facts.source,
-            "confidence": deal.facts.confidence,
-            "note": deal.facts.note,
-        })
+        deals.append(
+            {
+                "deal": name,
+                "supplier": deal.supplier,
+                "layer": deal.layer,
+                "region": deal.region,
+                "start": deal.start.isoformat(),
+                "term_quarters": deal.term,
+                "gw": list(deal.ladder.values())[-1].gw,
+                "signed": next(iter(deal.ladder.values())).follow_through,
+                **{f"{key}_bn": value for key, value in amounts.items()},
+                "as_of": deal.facts.as_of.isoformat() if deal.facts.as_of else None,
+                "source": deal.facts.source,
+                "confidence": deal.facts.confidence,
+                "note": deal.facts.note,
+            }
+        )
     paid = ("commitment_bn", "purchase_bn", "hosting_bn")
     suppliers: dict[str, float] = {}
     for deal in deals:

@@ -1,4 +1,5 @@
-"""How a study is cut: canonical blocks of paths, gathered into units that are checkpointed, retried and distributed.
+"""How a study is cut: canonical blocks of paths, gathered into units that are checkpointed, retried and
+distributed.
 
 Neither depends on the device or the workers; the answer depends on neither.
 """

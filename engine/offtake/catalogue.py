@@ -1,7 +1,7 @@
 """What a study reports: recorded series for the plan, and the output rows that read them.
 
-A row of the tally is a series at a quarter (or over the path). Output rows that must be equal share one: a supplier
-with a single deal, the delivered GW of a ready service, what a deal never receives.
+A row of the tally is a series at a quarter (or over the path). Output rows that must be equal share one: a
+supplier with a single deal, the delivered GW of a ready service, what a deal never receives.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ class Catalogue:
     units: dict[str, str]
 
 
-def compile_catalogue(study: Study, deals: Sequence[str], suppliers: Sequence[str], factors: Sequence[str]) -> Catalogue:
+def compile_catalogue(
+    study: Study, deals: Sequence[str], suppliers: Sequence[str], factors: Sequence[str]
+) -> Catalogue:
     """The catalogue of a study whose deals, suppliers and factors are numbered in the order given."""
     quarters = study.portfolio.quarters
     names = {"total": ("",), "deal": tuple(deals), "supplier": tuple(suppliers), "factor": tuple(factors)}
@@ -53,7 +55,9 @@ def compile_catalogue(study: Study, deals: Sequence[str], suppliers: Sequence[st
         for metric, scope, name, position in quarterly
         for t in range(quarters)
     ]
-    rows += [Row(m.name, scope, name, None, _nullable(m), base + position) for m, scope, name, position in per_path]
+    rows += [
+        Row(m.name, scope, name, None, _nullable(m), base + position) for m, scope, name, position in per_path
+    ]
     plan_thresholds, threshold_rows = _thresholds(study, quarter_series, path_series)
     return Catalogue(
         tuple(quarter_series),
@@ -70,11 +74,15 @@ def _nullable(metric: Metric) -> bool:
     return metric.nullable or metric.name == "delivered_share"
 
 
-def _source(study: Study, metric: Metric, scope: str, index: int, names: dict[str, tuple[str, ...]]) -> Series:
+def _source(
+    study: Study, metric: Metric, scope: str, index: int, names: dict[str, tuple[str, ...]]
+) -> Series:
     """The recorded series that an output row reads."""
     deals = study.portfolio.deals
     if scope == "supplier":
-        members = [n for n, name in enumerate(names["deal"]) if deals[name].supplier == names["supplier"][index]]
+        members = [
+            n for n, name in enumerate(names["deal"]) if deals[name].supplier == names["supplier"][index]
+        ]
         if len(members) == 1:
             return _source(study, metric, "deal", members[0], names)
     if scope == "deal" and metric.per == "quarter":
@@ -101,6 +109,6 @@ def _thresholds(study: Study, quarter_series: dict[Series, int], path_series: di
         per_path = wanted.metric in by_path
         series = by_path[wanted.metric] if per_path else by_metric[wanted.metric]
         plan.append(Threshold(series, per_path, wanted.op, wanted.level))
-        for quarter in [None] if per_path else range(study.portfolio.quarters):
-            rows.append(ThresholdRow(wanted.metric, "total", "", quarter, wanted.op, wanted.level))
+        quarters = [None] if per_path else range(study.portfolio.quarters)
+        rows += [ThresholdRow(wanted.metric, "total", "", t, wanted.op, wanted.level) for t in quarters]
     return tuple(plan), tuple(rows)

@@ -17,7 +17,8 @@ from offtake.compile_deals import CompiledDeal
 from offtake.errors import InputError, Mistake
 from offtake.quantiles import is_degenerate, quantile_table
 from offtake.study import Study
-from offtake_kernels import layout, quantile_table as tables
+from offtake_kernels import layout
+from offtake_kernels import quantile_table as tables
 from offtake_kernels.layout import YEARS_PER_QUARTER
 
 
@@ -53,9 +54,8 @@ class _Streams:
 
     def random(self, group: int, role: str, terms: list[compile_deals.RandomTerm]) -> layout.Random:
         """A drawn term of a group: its tables, its own scores and what drives them."""
-        drivers = [term.distribution.driver for term in terms]
-        driven = tuple(self.cause(f"driver/{driver}") for driver in drivers if driver is not None)
-        loading = tuple(float(t.distribution.loading) for t in terms) if driven else ()
+        driven = tuple(self.cause(f"driver/{term.driver}") for term in terms if term.driver is not None)
+        loading = tuple(term.loading for term in terms) if driven else ()
         self.rows[group, role] = slice(len(self.scores), len(self.scores) + len(terms))
         self.scores += [term.stream for term in terms]
         return layout.Random(tuple(self.table(term.distribution) for term in terms), role, driven, loading)
@@ -97,7 +97,10 @@ def compile_study(study: Study) -> Compiled:
     streams = _Streams()
     initial = _initial_random(study, streams, factors)
     history = max(0, int(np.ceil(-min(deal.earliest for deal in deals))))
-    groups = tuple(_group(study, streams, deals, members, number, history) for number, members in enumerate(_shapes(study, deals)))
+    groups = tuple(
+        _group(study, streams, deals, members, number, history)
+        for number, members in enumerate(_shapes(study, deals))
+    )
     compiled_world = compile_world.compile_world(world, portfolio, initial)
     series = [f"factor/{compiled_world.names[factor]}" for factor in compiled_world.row]
     series += ["regime"] if regime else []
@@ -112,7 +115,8 @@ def compile_study(study: Study) -> Compiled:
         deal_names=names,
         supplier_names=suppliers,
         supplier_deals=tuple(
-            tuple(n for n, name in enumerate(names) if portfolio.deals[name].supplier == supplier) for supplier in suppliers
+            tuple(n for n, name in enumerate(names) if portfolio.deals[name].supplier == supplier)
+            for supplier in suppliers
         ),
         groups=groups,
         world=compiled_world,
@@ -147,10 +151,19 @@ def _shapes(study: Study, deals: list[CompiledDeal]) -> list[tuple[int, ...]]:
     return [tuple(members) for _, members in ordered]
 
 
-def _group(study: Study, streams: _Streams, deals: list[CompiledDeal], members: tuple[int, ...], number: int, history: int) -> layout.Group:
+def _group(
+    study: Study,
+    streams: _Streams,
+    deals: list[CompiledDeal],
+    members: tuple[int, ...],
+    number: int,
+    history: int,
+) -> layout.Group:
     group = [deals[member] for member in members]
     terms = [study.portfolio.deals[deal.name] for deal in group]
-    random = {role: streams.random(number, role, [deal.random[role] for deal in group]) for role in group[0].random}
+    random = {
+        role: streams.random(number, role, [deal.random[role] for deal in group]) for role in group[0].random
+    }
     for role in group[0].words:
         streams.raw(number, role, [deal.words[role] for deal in group])
     regions: tuple[int, ...] = ()
@@ -173,7 +186,9 @@ def _vintage(study: Study, group: list[CompiledDeal], history: int) -> np.ndarra
     if not group[0].features.improves:
         return None
     t = np.arange(-history, study.portfolio.quarters)[:, None]
-    h100e, improvement, reference = (np.array(column) for column in zip(*(deal.hardware for deal in group if deal.hardware), strict=True))
+    h100e, improvement, reference = (
+        np.array(column) for column in zip(*(deal.hardware for deal in group if deal.hardware), strict=True)
+    )
     return (h100e * np.exp(improvement * (t - reference) * YEARS_PER_QUARTER)).astype(np.float32)[:, :, None]
 
 
@@ -207,7 +222,7 @@ def _refuse_empty_service(study: Study) -> None:
         for leg_name, leg in deal.pays.items():
             if leg.kind == "commitment" and compile_deals.planned_weight(deal, leg) <= 0.0:
                 path = f"portfolio.deals.{name}.pays.{leg_name}"
-                message = f"the term of {deal.term:g} quarters ends before the ladder delivers anything to charge for"
+                message = f"the term of {deal.term:g} quarters ends before anything is delivered"
                 mistakes.append(Mistake("study", path, message))
     if mistakes:
         raise InputError(mistakes)

@@ -28,6 +28,16 @@ class RandomTerm:
     stream: str
     distribution: Distribution
 
+    @property
+    def driver(self) -> str | None:
+        """Name of the shared score that it loads on."""
+        return getattr(self.distribution, "driver", None)
+
+    @property
+    def loading(self) -> float:
+        """Correlation with that score."""
+        return getattr(self.distribution, "loading", 0.0)
+
 
 @dataclass
 class CompiledDeal:
@@ -76,8 +86,12 @@ def planned_ladder(deal: Deal) -> Ladder:
     return Ladder(tuple(segments))
 
 
-def compile_deal(study: Study, name: str, factor_number: Mapping[str, int], fixed: frozenset[int]) -> CompiledDeal:
-    """A deal's shape and numbers. `fixed` are the factors that never move, so that no price need follow them."""
+def compile_deal(
+    study: Study, name: str, factor_number: Mapping[str, int], fixed: frozenset[int]
+) -> CompiledDeal:
+    """A deal's shape and numbers. `fixed` are the factors that never move, so that no price need follow
+    them.
+    """
     deal = study.portfolio.deals[name]
     ladder = planned_ladder(deal)
     start = quarters_between(study.portfolio.start, deal.start)
@@ -99,7 +113,9 @@ def compile_deal(study: Study, name: str, factor_number: Mapping[str, int], fixe
         parameters["slip_own"] = own**0.5
     span = start + deal.term if deal.term else float(study.portfolio.quarters)
     ends = min(span, study.portfolio.quarters)
-    planned = ladder.integral(ends - start) - ladder.integral(max(-start, 0.0)) if ends > max(start, 0.0) else 0.0
+    planned = (
+        ladder.integral(ends - start) - ladder.integral(max(-start, 0.0)) if ends > max(start, 0.0) else 0.0
+    )
     parameters["planned_in_horizon"] = planned
     fixed_stretch = float(quantile_table(deal.stretch)[1][0]) if "stretch" not in random else 1.0
     segments, certain = _segments(deal, ladder, fixed_stretch)
@@ -108,19 +124,23 @@ def compile_deal(study: Study, name: str, factor_number: Mapping[str, int], fixe
         template, numbers = _LEGS[type(leg)](study, deal, ladder, leg, factor_number, fixed)
         for term in ("price", "pue"):
             if getattr(leg, term, None) is not None:
-                _leg_term(f"deal/{name}/{role}/{leg_name}/{term}", f"{len(legs)}/{term}", leg, term, numbers, random)
+                _leg_term(
+                    f"deal/{name}/{role}/{leg_name}/{term}", f"{len(legs)}/{term}", leg, term, numbers, random
+                )
         legs.append(numbers)
         templates.append(template)
     words = {"ladder": f"deal/{name}/ladder"} if not all(certain) else {}
     words |= {event: f"deal/{name}/{event}" for event in ("cancel", "default") if getattr(deal, event)}
     features = layout.Features(
         layer=deal.layer,
-        segments=tuple(layout.Segment(kind, sure) for (kind, *_), sure in zip(ladder.segments, certain, strict=True)),
+        segments=tuple(
+            layout.Segment(kind, sure) for (kind, *_), sure in zip(ladder.segments, certain, strict=True)
+        ),
         legs=tuple(templates),
         slip_shared=shared,
         **_flags(study, deal),
     )
-    drawn = tuple(sorted((role, term.distribution.driver is not None) for role, term in random.items()))  # type: ignore[union-attr]
+    drawn = tuple(sorted((role, term.driver is not None) for role, term in random.items()))
     shape = (features, drawn, deal.blocked_while is not None, "stretch" in random)
     hardware = None
     if deal.hardware is not None:
@@ -154,12 +174,14 @@ def _segments(deal: Deal, ladder: Ladder, stretch: float) -> tuple[list[dict[str
     for rung, (_, gw, begin, length) in zip(deal.ladder.values(), ladder.segments, strict=True):
         probability *= rung.follow_through
         certain.append(probability == 1.0)
-        segments.append({
-            "gw": gw,
-            "begin": begin * stretch,
-            "length": length * stretch,
-            "threshold": event_threshold(probability),
-        })
+        segments.append(
+            {
+                "gw": gw,
+                "begin": begin * stretch,
+                "length": length * stretch,
+                "threshold": event_threshold(probability),
+            }
+        )
     return segments, certain
 
 
@@ -181,7 +203,10 @@ def _clauses(deal: Deal) -> dict[str, float]:
     if deal.cancel is not None:
         found |= {"cancel_notice": deal.cancel.notice, "cancel_fee": deal.cancel.fee}
     if deal.extension is not None and deal.extension.when != "never":
-        found |= {"extension_quarters": deal.extension.quarters, "extension_threshold": deal.extension.threshold}
+        found |= {
+            "extension_quarters": deal.extension.quarters,
+            "extension_threshold": deal.extension.threshold,
+        }
     return found
 
 
@@ -226,7 +251,11 @@ def _index(leg: Commitment | Purchase, factor_number, fixed) -> tuple[layout.Ind
         escalates=leg.escalator != 0.0,
         leverage=leg.leverage != 0.0,
     )
-    numbers = {"fixed_share": 1.0 - leg.pass_through, "pass_through": leg.pass_through, "leverage": leg.leverage}
+    numbers = {
+        "fixed_share": 1.0 - leg.pass_through,
+        "pass_through": leg.pass_through,
+        "leverage": leg.leverage,
+    }
     numbers["escalation"] = float(np.log2(1.0 + leg.escalator)) * YEARS_PER_QUARTER
     if leg.index_cap is not None:
         numbers["cap"] = leg.index_cap
@@ -250,7 +279,11 @@ def _commitment(study, deal: Deal, ladder: Ladder, leg: Commitment, factor_numbe
         "prepayment": leg.prepay * leg.total,
     }
     return layout.Leg(
-        kind="commitment", index=index, flat=leg.profile == "flat", usage=leg.take_or_pay < 1.0, prepaid=leg.prepay > 0.0
+        kind="commitment",
+        index=index,
+        flat=leg.profile == "flat",
+        usage=leg.take_or_pay < 1.0,
+        prepaid=leg.prepay > 0.0,
     ), numbers
 
 
@@ -294,7 +327,10 @@ def _equity(study, deal: Deal, ladder: Ladder, leg: Equity, factor_number, fixed
 def _warrants(study, deal: Deal, ladder: Ladder, leg: Warrants, factor_number, fixed):
     tranches = list(leg.tranches.values())
     template = layout.Leg(
-        kind="warrants", tranches=len(tranches), share=factor_number[leg.share], monetised=leg.monetise == "vest"
+        kind="warrants",
+        tranches=len(tranches),
+        share=factor_number[leg.share],
+        monetised=leg.monetise == "vest",
     )
     numbers = {key: [getattr(t, key) for t in tranches] for key in ("gw", "hurdle", "shares", "strike")}
     return template, {**numbers, "expiry": quarters_between(study.portfolio.start, leg.expiry)}
@@ -316,7 +352,9 @@ def columns(values: list, kind=np.float32):
     return np.asarray(values, dtype=kind).reshape(-1, 1)
 
 
-def assemble(group: list[CompiledDeal], numbers: tuple[int, ...], random: dict[str, layout.Random], **extra) -> layout.Group:
+def assemble(
+    group: list[CompiledDeal], numbers: tuple[int, ...], random: dict[str, layout.Random], **extra
+) -> layout.Group:
     """A group from its deals. `random`: its drawn terms by role; `extra`: regions, blockers, vintages."""
     template = group[0].features
     legs = tuple(
@@ -335,12 +373,21 @@ def assemble(group: list[CompiledDeal], numbers: tuple[int, ...], random: dict[s
     parameters = {key: columns([deal.parameters[key] for deal in group]) for key in group[0].parameters}
     segments = tuple(
         {
-            key: columns([deal.segments[k][key] for deal in group], np.uint64 if key == "threshold" else np.float32)
+            key: columns(
+                [deal.segments[k][key] for deal in group], np.uint64 if key == "threshold" else np.float32
+            )
             for key in group[0].segments[k]
         }
         for k in range(len(template.segments))
     )
-    return layout.Group(features, numbers, parameters, segments, tuple(_leg_columns(group, k) for k in range(len(legs))), vintage)
+    return layout.Group(
+        features,
+        numbers,
+        parameters,
+        segments,
+        tuple(_leg_columns(group, k) for k in range(len(legs))),
+        vintage,
+    )
 
 
 def _leg_columns(group: list[CompiledDeal], position: int) -> dict[str, Any]:

@@ -78,7 +78,9 @@ def _column(values) -> NDArray[np.float32]:
     return np.asarray(values, dtype=np.float32).reshape(-1, 1)
 
 
-def compile_world(world: WorldTerms, portfolio: Portfolio, initial_random: dict[int, layout.Random]) -> layout.World:
+def compile_world(
+    world: WorldTerms, portfolio: Portfolio, initial_random: dict[int, layout.Random]
+) -> layout.World:
     """The factors as arrays; `initial_random` holds the random opening values by factor number."""
     names = factor_names(world)
     factors = [world.factors[name] for name in names]
@@ -91,10 +93,12 @@ def compile_world(world: WorldTerms, portfolio: Portfolio, initial_random: dict[
     rows = [factors[number] for number in moving]
     busts = [factor.bust if regime else None for factor in rows]
     sigma = np.array([factor.volatility for factor in rows])
-    bust_sigma = np.array([
-        bust.volatility if bust and bust.volatility is not None else factor.volatility
-        for factor, bust in zip(rows, busts, strict=True)
-    ])
+    bust_sigma = np.array(
+        [
+            bust.volatility if bust and bust.volatility is not None else factor.volatility
+            for factor, bust in zip(rows, busts, strict=True)
+        ]
+    )
     drift = np.zeros((quarters, 2, len(rows), 1), np.float32)
     for row, (factor, bust) in enumerate(zip(rows, busts, strict=True)):
         if factor.reversion:
@@ -106,7 +110,9 @@ def compile_world(world: WorldTerms, portfolio: Portfolio, initial_random: dict[
     to_step = math.sqrt(YEARS_PER_QUARTER) * _LOG2E
     jump = [bust.jump * _LOG2E if bust else 0.0 for bust in busts]
     rates = world.regime
-    opening = [0.0 if n in initial_random else math.log2(quantile_table(factors[n].initial)[1][0]) for n in moving]
+    opening = [
+        0.0 if n in initial_random else math.log2(quantile_table(factors[n].initial)[1][0]) for n in moving
+    ]
     return layout.World(
         names=names,
         row={number: row for row, number in enumerate(moving)},
@@ -126,12 +132,16 @@ def compile_world(world: WorldTerms, portfolio: Portfolio, initial_random: dict[
         bust_volatility_differs=bool(np.any(sigma != bust_sigma)),
         jumps=bool(np.any(jump)),
         bust_threshold=event_threshold(-math.expm1(-rates.bust_rate * YEARS_PER_QUARTER)) if rates else 0,
-        recovery_threshold=event_threshold(-math.expm1(-rates.recovery_rate * YEARS_PER_QUARTER)) if rates else 0,
+        recovery_threshold=event_threshold(-math.expm1(-rates.recovery_rate * YEARS_PER_QUARTER))
+        if rates
+        else 0,
     )
 
 
 def _cholesky(world: WorldTerms, names: list[str], sigma: NDArray[np.float64]) -> NDArray[np.float32]:
-    """L with L·Lᵀ the correlation of the factors that have volatility; a row of the identity for the others."""
+    """L with L·Lᵀ the correlation of the factors that have volatility; a row of the identity for the
+    others.
+    """
     free, matrix = correlation.correlation_matrix(world)
     if world.repair == "nearest" and np.linalg.eigvalsh(matrix)[0] < correlation.SMALLEST_EIGENVALUE:
         matrix = correlation.nearest_correlation(matrix)

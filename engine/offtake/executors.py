@@ -1,7 +1,7 @@
 """Who runs the units: this process, or worker processes behind a concurrent.futures seam.
 
-A worker opens its own device once. A pool that breaks (a killed worker) is rebuilt, and the units that had not
-come back are sent again; a unit that breaks it every time fails the run, naming itself.
+A worker opens its own device once. A pool that breaks (a killed worker) is rebuilt, and the units that had
+not come back are sent again; a unit that breaks it every time fails the run, naming itself.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def run_units(
     Raises DeviceError for an executor that this version lacks, OfftakeError for a unit that keeps failing.
     """
     if executor.name != "local":
-        raise DeviceError(f"executor={executor.name}: this version of offtake runs on one machine; use executor=local")
+        raise DeviceError(
+            f"executor={executor.name}: this version of offtake runs on one machine; use executor=local"
+        )
     if executor.workers == 1:
         opened = open_device(device)
         for unit in units:
@@ -49,7 +51,9 @@ def _run(device: Device, plan: Plan, unit: Unit, keep_paths: int) -> Finished:
     return unit, tally, kept
 
 
-def _run_pooled(plan: Plan, units: list[Unit], keep_paths: int, device: DeviceChoice, workers: int) -> Iterator[Finished]:
+def _run_pooled(
+    plan: Plan, units: list[Unit], keep_paths: int, device: DeviceChoice, workers: int
+) -> Iterator[Finished]:
     waiting = {unit.number: unit for unit in units}
     attempts = dict.fromkeys(waiting, 0)
     while waiting:
@@ -68,8 +72,8 @@ def _run_pooled(plan: Plan, units: list[Unit], keep_paths: int, device: DeviceCh
             lost = [number for number in waiting if attempts[number] >= _ATTEMPTS]
             if lost:
                 first = waiting[min(lost)]
-                message = f"paths {first.first_path} to {first.first_path + first.paths - 1}: the worker died {_ATTEMPTS} times"
-                raise OfftakeError(message) from None
+                paths = f"paths {first.first_path} to {first.first_path + first.paths - 1}"
+                raise OfftakeError(f"{paths}: the worker died {_ATTEMPTS} times") from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

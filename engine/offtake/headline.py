@@ -1,4 +1,6 @@
-"""The numbers that answer a study at a glance, each with its standard error: for the terminal and for --json."""
+"""The numbers that answer a study at a glance, each with its standard error: for the terminal and for
+--json.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ class Headline:
         self.result, self.study = result, study
         self._statistics = result.summary.statistics
 
-    def statistic(self, name: str, metric: str, scope: str = "total", item: str = "", quarter: int | None = None) -> Number:
+    def statistic(
+        self, name: str, metric: str, scope: str = "total", item: str = "", quarter: int | None = None
+    ) -> Number:
         """A statistic of one row, with the standard error that is reported for it."""
         row = self.result.summary.find(metric, scope, item, quarter)
         error = "se" if name == "mean" else f"se_{name}"
@@ -65,7 +69,8 @@ class Headline:
     def years(self) -> list[dict[str, Any]]:
         """Means by calendar year: levels in its last quarter, flows over its quarters.
 
-        The error of a year's flow is the sum of its quarters' errors, an upper bound whatever their correlation.
+        The error of a year's flow is the sum of its quarters' errors, an upper bound whatever their
+        correlation.
         """
         rows: dict[int, list[int]] = {}
         start = self.study.portfolio.start
@@ -87,24 +92,34 @@ class Headline:
         rows = []
         for name in self.study.portfolio.deals:
             share = self.statistic("mean", "delivered_share", "deal", name)
-            early = [self.statistic("mean", f"ended_{how}", "deal", name) for how in ("cancelled", "default", "long_stop")]
-            spend = [self.statistic("mean", "spend", "deal", name, t) for t in range(self.study.portfolio.quarters)]
+            early = [
+                self.statistic("mean", f"ended_{how}", "deal", name)
+                for how in ("cancelled", "default", "long_stop")
+            ]
+            spend = [
+                self.statistic("mean", "spend", "deal", name, t) for t in range(self.study.portfolio.quarters)
+            ]
             gw = list(self.study.portfolio.deals[name].ladder.values())[-1].gw
             missing = 0.0 if share.value is None else (1.0 - share.value) * gw
-            rows.append({
-                "deal": name,
-                "gw": gw,
-                "missing_gw": missing,
-                "delivered_share": share,
-                "lateness": self.statistic("mean", "lateness", "deal", name),
-                "ends_early": Number(sum(e.value or 0.0 for e in early), _sum_of_errors(early)),
-                "spend": Number(sum(p.value or 0.0 for p in spend), _sum_of_errors(spend)),
-            })
+            rows.append(
+                {
+                    "deal": name,
+                    "gw": gw,
+                    "missing_gw": missing,
+                    "delivered_share": share,
+                    "lateness": self.statistic("mean", "lateness", "deal", name),
+                    "ends_early": Number(sum(e.value or 0.0 for e in early), _sum_of_errors(early)),
+                    "spend": Number(sum(p.value or 0.0 for p in spend), _sum_of_errors(spend)),
+                }
+            )
         return sorted(rows, key=lambda row: -row["missing_gw"])
 
     def totals(self) -> dict[str, Number]:
         """Sums and extremes of a path."""
-        found = {f"{m}_mean": self.statistic("mean", m) for m in ("total_spend", "npv_spend", "total_inflows", "npv_net")}
+        found = {
+            f"{m}_mean": self.statistic("mean", m)
+            for m in ("total_spend", "npv_spend", "total_inflows", "npv_net")
+        }
         for name in ("p05", "p50", "p95"):
             found[f"total_spend_{name}"] = self.statistic(name, "total_spend")
             found[f"peak_funding_{name}"] = self.statistic(name, "peak_funding")
@@ -114,7 +129,17 @@ class Headline:
     def plain(self) -> dict[str, Any]:
         """Everything, for JSON."""
         announced = announced_totals(self.study)
-        keys = ("summary_hash", "config_hash", "seed", "paths", "backend", "device", "arithmetic", "seconds", "paths_per_second")
+        keys = (
+            "summary_hash",
+            "config_hash",
+            "seed",
+            "paths",
+            "backend",
+            "device",
+            "arithmetic",
+            "seconds",
+            "paths_per_second",
+        )
         return {
             "portfolio": self.study.portfolio.name,
             **{key: self.result.manifest[key] for key in keys},

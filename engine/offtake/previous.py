@@ -25,7 +25,13 @@ def finished_before(folder: Path, config_hash: str, config_yaml: str, resume: bo
             return open_result(folder)
         if not resume:
             message = f"{folder} holds an unfinished run ({manifest['status']})"
-            raise InputError([Mistake("command line", "", message, "add --resume to go on with it, or choose another out=")])
+            raise InputError(
+                [
+                    Mistake(
+                        "command line", "", message, "add --resume to go on with it, or choose another out="
+                    )
+                ]
+            )
     write_atomically(folder / CONFIG, config_yaml.encode())
     return None
 
@@ -35,5 +41,7 @@ def _difference(folder: Path, config_yaml: str) -> str:
         before = (folder / CONFIG).read_text(encoding="utf-8").splitlines()
     except OSError:
         return "(its config.yaml cannot be read)"
-    lines = difflib.unified_diff(before, config_yaml.splitlines(), "the folder's", "this one", lineterm="", n=2)
+    lines = difflib.unified_diff(
+        before, config_yaml.splitlines(), "the folder's", "this one", lineterm="", n=2
+    )
     return "\n".join(list(lines)[:60])

@@ -64,7 +64,12 @@ def _bar() -> Iterator[Progress]:
             speed = task.finished_speed or task.speed
             return Text(f"{speed:,.0f} paths/s" if speed else "")
 
-    columns = (TextColumn("{task.completed:,} of {task.total:,} paths"), BarColumn(), Rate(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.completed:,} of {task.total:,} paths"),
+        BarColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+    )
     with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("paths", total=1)
 

@@ -1,7 +1,7 @@
 """Distributions → quantile tables over the normal score: piecewise-linear, exact at atoms and kinks.
 
-A table is (z, value), float64 and sorted, from z = -6.5 to 6.5: value = Q(Φ(z)) at the nodes, linear between. Two
-nodes at one z are a jump. scipy supplies the quantile functions, at compile time only.
+A table is (z, value), float64 and sorted, from z = -6.5 to 6.5: value = Q(Φ(z)) at the nodes, linear
+between. Two nodes at one z are a jump. scipy supplies the quantile functions, at compile time only.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ Table = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def quantile_table(distribution: Distribution) -> Table:
-    """Nodes z and values of a distribution's quantile function; one with a single value has two equal nodes."""
+    """Nodes z and values of a distribution's quantile function; one with a single value has two equal
+    nodes.
+    """
     if isinstance(distribution, float | int):
         return np.array([-REACH, REACH]), np.full(2, float(distribution))
     if isinstance(distribution, Quantiles):
@@ -73,7 +75,7 @@ def _at(z: NDArray, value: NDArray, score: NDArray) -> NDArray:
 
 
 def _family(distribution) -> NDArray[np.float64]:
-    """Q(Φ(z)) on the grid; both tails keep their accuracy, since the upper half uses the survival function."""
+    """Q(Φ(z)) on the grid; the upper half uses the survival function, so both tails are accurate."""
     if isinstance(distribution, Normal):
         return distribution.mean + distribution.sd * GRID
     if isinstance(distribution, Lognormal):
@@ -91,7 +93,9 @@ def _scipy(distribution):
     if isinstance(distribution, Uniform):
         return stats.uniform(distribution.low, distribution.high - distribution.low)
     if isinstance(distribution, TruncatedNormal):
-        low, high = ((bound - distribution.mean) / distribution.sd for bound in (distribution.low, distribution.high))
+        low, high = (
+            (bound - distribution.mean) / distribution.sd for bound in (distribution.low, distribution.high)
+        )
         return stats.truncnorm(low, high, distribution.mean, distribution.sd)
     if isinstance(distribution, Triangular | Pert):
         low, width = distribution.low, distribution.high - distribution.low
@@ -100,7 +104,9 @@ def _scipy(distribution):
             return stats.triang(mode, low, width)
         return stats.beta(1 + 4 * mode, 5 - 4 * mode, low, width)
     if isinstance(distribution, Beta):
-        return stats.beta(distribution.a, distribution.b, distribution.low, distribution.high - distribution.low)
+        return stats.beta(
+            distribution.a, distribution.b, distribution.low, distribution.high - distribution.low
+        )
     if isinstance(distribution, Gamma):
         return stats.gamma(distribution.shape, scale=distribution.scale)
     if isinstance(distribution, Weibull):
@@ -119,7 +125,9 @@ def _quantiles(distribution: Quantiles) -> Table:
     first = value[0] + (-REACH - z[0]) * (value[1] - value[0]) / (z[1] - z[0])
     last = value[-1] + (REACH - z[-1]) * (value[-1] - value[-2]) / (z[-1] - z[-2])
     line_z, line = np.concatenate([ends[0], z, ends[1]]), np.concatenate([[first], value, [last]])
-    kinks = [_crossing(line_z, line, bound) for bound in (distribution.min, distribution.max) if bound is not None]
+    kinks = [
+        _crossing(line_z, line, bound) for bound in (distribution.min, distribution.max) if bound is not None
+    ]
     nodes = np.unique(np.concatenate([GRID, z, *kinks]))
     nodes = nodes[np.abs(nodes) <= REACH]
     return nodes, np.clip(np.interp(nodes, line_z, line), distribution.min, distribution.max)
@@ -128,7 +136,9 @@ def _quantiles(distribution: Quantiles) -> Table:
 def _crossing(z: NDArray, value: NDArray, bound: float) -> NDArray:
     """Scores at which a non-decreasing broken line passes a bound; none when it does not."""
     inside = np.flatnonzero((value[:-1] < bound) & (value[1:] > bound))
-    return z[inside] + (bound - value[inside]) * (z[inside + 1] - z[inside]) / (value[inside + 1] - value[inside])
+    return z[inside] + (bound - value[inside]) * (z[inside + 1] - z[inside]) / (
+        value[inside + 1] - value[inside]
+    )
 
 
 def _steps(values: list[float], weights: list[float]) -> Table:
@@ -144,15 +154,25 @@ def _steps(values: list[float], weights: list[float]) -> Table:
 
 
 def _mixture(distribution: Mixture) -> Table:
-    """The inverse of the weighted sum of the parts' distribution functions, taken at the values of all nodes."""
+    """The inverse of the weighted sum of the parts' distribution functions, taken at the values of all
+    nodes.
+    """
     weights = np.array([part.weight for part in distribution.parts])
     tables = [quantile_table(part.of) for part, w in zip(distribution.parts, weights, strict=True) if w > 0]
     weights = weights[weights > 0] / weights.sum()
     value = np.unique(np.concatenate([table[1] for table in tables]))
-    below = sum(w * special.ndtr(_score(table, value, "left")) for w, table in zip(weights, tables, strict=True))
-    upto = sum(w * special.ndtr(_score(table, value, "right")) for w, table in zip(weights, tables, strict=True))
-    over = sum(w * special.ndtr(-_score(table, value, "right")) for w, table in zip(weights, tables, strict=True))
-    reach = sum(w * special.ndtr(-_score(table, value, "left")) for w, table in zip(weights, tables, strict=True))
+    below = sum(
+        w * special.ndtr(_score(table, value, "left")) for w, table in zip(weights, tables, strict=True)
+    )
+    upto = sum(
+        w * special.ndtr(_score(table, value, "right")) for w, table in zip(weights, tables, strict=True)
+    )
+    over = sum(
+        w * special.ndtr(-_score(table, value, "right")) for w, table in zip(weights, tables, strict=True)
+    )
+    reach = sum(
+        w * special.ndtr(-_score(table, value, "left")) for w, table in zip(weights, tables, strict=True)
+    )
     # Each side of the median from its own tail: 1 - p loses the upper one.
     lower = np.where(below < 0.5, special.ndtri(below), -special.ndtri(reach))
     upper = np.where(upto < 0.5, special.ndtri(upto), -special.ndtri(over))
@@ -166,7 +186,9 @@ def _mixture(distribution: Mixture) -> Table:
 
 
 def _score(table: Table, value: NDArray, side: str) -> NDArray:
-    """Score at which a table's quantile function passes a value; ±inf outside its range. At an atom, its left or right end."""
+    """Score at which a table's quantile function passes a value; ±inf outside its range. At an atom, its
+    left or right end.
+    """
     z, node = table
     index = np.searchsorted(node, value, side="left" if side == "left" else "right")
     before, after = np.clip(index - 1, 0, z.size - 1), np.clip(index, 0, z.size - 1)
@@ -175,8 +197,12 @@ def _score(table: Table, value: NDArray, side: str) -> NDArray:
     score = z[before] + share * (z[after] - z[before])
     score = np.where(index == 0, -np.inf, np.where(index == z.size, np.inf, score))
     if side == "left":
-        return np.where((index < z.size) & (node[after] == value), np.where(index == 0, -np.inf, z[after]), score)
-    return np.where((index > 0) & (node[before] == value), np.where(index == z.size, np.inf, z[before]), score)
+        return np.where(
+            (index < z.size) & (node[after] == value), np.where(index == 0, -np.inf, z[after]), score
+        )
+    return np.where(
+        (index > 0) & (node[before] == value), np.where(index == z.size, np.inf, z[before]), score
+    )
 
 
 def _without_middles(z: NDArray, value: NDArray) -> Table:

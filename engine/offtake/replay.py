@@ -19,7 +19,8 @@ from offtake_kernels.path_numpy import Tile
 class Replay:
     """A path: total metrics by quarter, per-path metrics, and events in order.
 
-    events: {"quarter", "period", "deal" ("" for the buyer and the world), "event"}. None stands for "no value".
+    events: {"quarter", "period", "deal" ("" for the buyer and the world), "event"}. None stands for "no
+    value".
     """
 
     path: int
@@ -45,7 +46,9 @@ def replay(study: Study, path: int) -> Replay:
     Raises InputError for a path outside 0 … 2**33 - 1.
     """
     if not 0 <= path < MOST_PATHS:
-        raise InputError([Mistake("command line", "path", f"{path} is not a path", f"paths are 0 to {MOST_PATHS - 1}")])
+        raise InputError(
+            [Mistake("command line", "path", f"{path} is not a path", f"paths are 0 to {MOST_PATHS - 1}")]
+        )
     compiled = compile_study(study)
     plan = compiled.plan
     with np.errstate(all="ignore"):
@@ -57,7 +60,9 @@ def replay(study: Study, path: int) -> Replay:
             log.look(t)
         finals = tile.finish()
     quarters = {
-        series.metric: [_value(r[series.scope, series.metric][series.index], series.nullable) for r in recorded]
+        series.metric: [
+            _value(r[series.scope, series.metric][series.index], series.nullable) for r in recorded
+        ]
         for series in plan.quarter_series
         if series.scope == "total" and series.metric != "nothing"
     }
@@ -105,7 +110,11 @@ class _Log:
         start = _at(delivery["start"], row)
         end = NEVER if delivery["end"] is None else _at(delivery["end"], row)
         if t <= start < t + 1 and start < end:
-            self._note(t, name, f"starts, {start - self._planned(number, row):.1f} quarters after its announced start")
+            self._note(
+                t,
+                name,
+                f"starts, {start - self._planned(number, row):.1f} quarters after its announced start",
+            )
         waits = _at(state["wait"], row) + _at(state["own_start"], row) if "wait" in state else 0.0
         if waits > self._before.get((name, "waits"), waits):
             self._note(t, name, "waits this quarter")
@@ -125,7 +134,9 @@ class _Log:
 
     def _legs(self, t: int, name: str, row: int, number: int) -> None:
         state = self.tile.state["groups"][number]
-        for position, (leg, held) in enumerate(zip(self.plan.groups[number].features.legs, state["legs"], strict=True)):
+        for position, (leg, held) in enumerate(
+            zip(self.plan.groups[number].features.legs, state["legs"], strict=True)
+        ):
             for kind, words in (("reached", "milestone of its"), ("vested", "vesting of its")):
                 for tranche, flags in enumerate(held.get(kind, ())):
                     key = f"{position} {kind} {tranche}"
@@ -143,7 +154,9 @@ class _Log:
         self._before[deal, begins] = now
 
     def _note(self, t: int, deal: str, event: str) -> None:
-        self.events.append({"quarter": t, "period": period(self.study.portfolio.start, t), "deal": deal, "event": event})
+        self.events.append(
+            {"quarter": t, "period": period(self.study.portfolio.start, t), "deal": deal, "event": event}
+        )
 
 
 def _members(plan: Plan):

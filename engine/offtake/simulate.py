@@ -1,6 +1,6 @@
 """A study, run: compile → units of blocks → device → exact merge → Result.
 
-    result = run(study, device="numpy", out="runs/openai")
+result = run(study, device="numpy", out="runs/openai")
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from offtake.summary import Kept, Summary
 from offtake_kernels.philox import LAYOUT_VERSION
 from offtake_kernels.tally import Tally, merge
 
-# Measured on one core of a server: cost of recording a value, of a group of deals and of a factor, in seconds.
+# Measured on one core of a server: cost of recording a value, of a group of deals and of a factor, in
+# seconds.
 _SECONDS_PER_RECORDED = 8.0e-9
 _SECONDS_PER_GROUP = 150.0e-9
 _SECONDS_PER_DRAW = 30.0e-9
@@ -53,10 +54,10 @@ def run(
 ) -> Result:
     """Runs a study; with `out`, checkpoints as it goes and leaves the run's folder behind.
 
-    device: a name or a DeviceChoice instead of the study's. progress: True for a bar on stderr, or a callable of
-    (paths done, paths in all). resume: go on with a stopped run in `out`. force: run what is estimated to take
-    more than a day, and report non-finite values without failing.
-    Raises InputError, DeviceError, StoppedError (Ctrl-C with `out`), NumericalError, OfftakeError.
+    device: a name or a DeviceChoice instead of the study's. progress: True for a bar on stderr, or a
+    callable of (paths done, paths in all). resume: go on with a stopped run in `out`. force: run what is
+    estimated to take more than a day, and report non-finite values without failing. Raises InputError,
+    DeviceError, StoppedError (Ctrl-C with `out`), NumericalError, OfftakeError.
     """
     choice = _choice(study, device)
     compiled = compile_study(study)
@@ -71,7 +72,9 @@ def run(
             if previous is not None:
                 return previous
             write_manifest(Path(out), {**manifest, "status": "running"})
-        return _run(study, compiled, choice, manifest, text, store, stack.enter_context(tracking(progress)), force)
+        return _run(
+            study, compiled, choice, manifest, text, store, stack.enter_context(tracking(progress)), force
+        )
 
 
 def _choice(study: Study, device: str | DeviceChoice | None) -> DeviceChoice:
@@ -83,7 +86,9 @@ def _choice(study: Study, device: str | DeviceChoice | None) -> DeviceChoice:
         return DeviceChoice.model_validate({**study.device.model_dump(), "name": device})
     except pydantic.ValidationError:
         names = "auto, cuda, jax, numpy, null"
-        raise InputError([Mistake("study", "device.name", f"no device is named {device!r}", f"there are: {names}")]) from None
+        raise InputError(
+            [Mistake("study", "device.name", f"no device is named {device!r}", f"there are: {names}")]
+        ) from None
 
 
 def _run(
@@ -128,7 +133,9 @@ def _run(
         "paths_per_second": round(collected.paths / seconds, 1),
         "status": "complete",
     }
-    result = Result(summary, collected.kept(), study.portfolio.start, manifest, text, compiled.catalogue.units)
+    result = Result(
+        summary, collected.kept(), study.portfolio.start, manifest, text, compiled.catalogue.units
+    )
     _refuse_nonfinite(summary, folder, manifest, force)
     if folder is not None and store is not None:
         result.save(folder)
@@ -195,7 +202,11 @@ def _finish(
     for unit, tally, kept in run_units(compiled.plan, todo, study.study.keep_paths, choice, study.executor):
         if store is not None:
             nullable = frozenset(_nullable_columns(compiled))
-            whole = Kept(kept.path, kept.quarter_values, kept.scalar_values, nullable) if kept is not None else None
+            whole = (
+                Kept(kept.path, kept.quarter_values, kept.scalar_values, nullable)
+                if kept is not None
+                else None
+            )
             store.save(unit.number, unit.first_path, unit.paths, tally, whole)
         yield unit, tally, kept
 
@@ -232,7 +243,9 @@ def _refuse_nonfinite(summary: Summary, folder: Path | None, manifest: dict[str,
     for row, count, path in summary.nonfinite[:10]:
         where = f" of {row.name}" if row.name else ""
         when = "" if row.quarter is None else f" in quarter {row.quarter}"
-        lines.append(f"{row.metric}{where}{when} is not finite on {count:,} paths, the first of them path {path}")
+        lines.append(
+            f"{row.metric}{where}{when} is not finite on {count:,} paths, the first of them path {path}"
+        )
     raise NumericalError("\n".join(lines))
 
 

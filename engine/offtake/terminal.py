@@ -1,4 +1,6 @@
-"""What a person reads in the terminal: a study's answer, the deals as announced, a path replayed. 80 columns."""
+"""What a person reads in the terminal: a study's answer, the deals as announced, a path replayed. 80
+columns.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,11 @@ def print_summary(result: Result, study: Study, console: Console) -> None:
     """Years, chances, risks and the announced total beside the modelled one."""
     headline = Headline(result, study)
     manifest = result.manifest
-    _line(console, f"{study.portfolio.name}: {manifest['paths']:,} paths in {manifest['seconds']:.1f} s on {manifest['backend']}")
+    _line(
+        console,
+        f"{study.portfolio.name}: {manifest['paths']:,} paths in {manifest['seconds']:.1f} s "
+        f"on {manifest['backend']}",
+    )
     _line(console, "Means ± standard error: levels of the last quarter, flows of the year.")
     console.print(_years(headline, _COMPUTE), width=WIDTH)
     _line(console, "compute and demand in million H100-equivalents; money in US$ bn")
@@ -49,7 +55,13 @@ def show(number: Number, digits: int | None = None) -> str:
     if number.se is None:
         return f"{number.value:,.{digits}f}"
     smallest = 0.5 * 10.0**-digits
-    error = "0" if number.se == 0 else f"{number.se:.{digits}f}" if number.se >= smallest else f"<{2 * smallest:.{digits}f}"
+    error = (
+        "0"
+        if number.se == 0
+        else f"{number.se:.{digits}f}"
+        if number.se >= smallest
+        else f"<{2 * smallest:.{digits}f}"
+    )
     return f"{number.value:,.{digits}f} ±{error}"
 
 
@@ -80,7 +92,10 @@ def _years(headline: Headline, columns: dict[str, str]) -> Table:
     return table
 
 
-_CHANCES = {"distress": "funding passes its limit in some quarter", "shortage": "demand goes unserved in some quarter"}
+_CHANCES = {
+    "distress": "funding passes its limit in some quarter",
+    "shortage": "demand goes unserved in some quarter",
+}
 
 
 def _chances(console: Console, headline: Headline) -> None:
@@ -88,7 +103,10 @@ def _chances(console: Console, headline: Headline) -> None:
         what = _CHANCES.get(name) or f"capacity reaches {name.removeprefix('reach_')} GW within the horizon"
         _line(console, f"{percent(chance):>16}  {what}")
     totals = headline.totals()
-    funding = ", ".join(f"{label} {show(totals[f'peak_funding_{key}'])}" for key, label in (("p50", "median"), ("p95", "95 %")))
+    funding = ", ".join(
+        f"{label} {show(totals[f'peak_funding_{key}'])}"
+        for key, label in (("p50", "median"), ("p95", "95 %"))
+    )
     _line(console, f"Peak funding: {funding}. Lowest cash, 5 %: {show(totals['min_cash_p05'])}.")
 
 
@@ -112,7 +130,8 @@ def _announced_line(console: Console, headline: Headline, study: Study) -> None:
     _line(
         console,
         f"Announced {announced['announced_bn']:,.0f}; modelled spend in {study.portfolio.quarters} quarters "
-        f"{show(total['total_spend_mean'])} (5 % {show(total['total_spend_p05'])}, 95 % {show(total['total_spend_p95'])}).",
+        f"{show(total['total_spend_mean'])} (5 % {show(total['total_spend_p05'])}, "
+        f"95 % {show(total['total_spend_p95'])}).",
     )
 
 
@@ -135,12 +154,16 @@ def print_announced(study: Study, console: Console) -> None:
         )
     _line(console, f"{totals['portfolio']}: deals as announced (nothing random), US$ bn")
     console.print(table, width=WIDTH)
-    by_supplier = ", ".join(f"{name} {value:,.1f}" for name, value in sorted(totals["suppliers_bn"].items(), key=lambda i: -i[1]) if value)
+    by_supplier = ", ".join(
+        f"{name} {value:,.1f}"
+        for name, value in sorted(totals["suppliers_bn"].items(), key=lambda i: -i[1])
+        if value
+    )
     _line(console, f"By supplier: {by_supplier}.")
     _line(
         console,
-        f"Announced total {totals['announced_bn']:,.1f}, of which commitments {totals['commitments_bn']:,.1f}; "
-        f"received from suppliers up to {totals['received_bn']:,.1f}.",
+        f"Announced total {totals['announced_bn']:,.1f}, of which commitments "
+        f"{totals['commitments_bn']:,.1f}; received from suppliers up to {totals['received_bn']:,.1f}.",
     )
 
 

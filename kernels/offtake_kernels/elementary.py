@@ -1,14 +1,20 @@
 """exp2, log2, the normal and the exponential transform, from + - × ÷ √ and bit operations only.
 
-Library versions differ between numpy, XLA and CUDA; these do not, so every backend gives the same bits. All in
-float32. The coefficients are minimax fits (weighted least squares with Lawson's reweighting) in float64:
-exp2 within 9e-8 relative, log2 within 5e-8 absolute on the mantissa, the normal within 4e-8 before rounding.
-`tests/test_elementary.py` measures the errors that remain after rounding.
+Library versions differ between numpy, XLA and CUDA; these do not, so every backend gives the same bits. All
+in float32. The coefficients are minimax fits (weighted least squares with Lawson's reweighting) in float64:
+exp2 within 9e-8 relative, log2 within 5e-8 absolute on the mantissa, the normal within 4e-8 before
+rounding. `tests/test_elementary.py` measures the errors that remain after rounding.
 """
 
 from __future__ import annotations
 
-_EXP2 = (0.6931469775987213, 0.2402224208481953, 0.05550733743701122, 0.009671512673839838, 0.001326472714857081)
+_EXP2 = (
+    0.6931469775987213,
+    0.2402224208481953,
+    0.05550733743701122,
+    0.009671512673839838,
+    0.001326472714857081,
+)
 _LOG2 = (
     1.442694961987451,
     -0.721352788073291,

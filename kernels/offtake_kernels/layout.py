@@ -5,7 +5,8 @@ Deals of one shape (the same legs, rungs and clauses) form a group; a group's pa
 a shape lacks is not computed. `Features` are known when a plan is compiled (they select code);
 `parameters` are numbers (they never do).
 
-Units: money US$ bn, power GW, compute million H100-equivalents (MH100e), time in quarters from the study's start.
+Units: money US$ bn, power GW, compute million H100-equivalents (MH100e), time in quarters from the study's
+start.
 """
 
 from __future__ import annotations
@@ -99,7 +100,9 @@ LEG_PARAMETERS: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class Segment:
-    """One rung's part of the planned curve. `certain`: its probability given the rung before is 1, as are all before."""
+    """One rung's part of the planned curve. `certain`: its probability given the rung before is 1, as are
+    all before.
+    """
 
     kind: Literal["jump", "ramp"]
     certain: bool
@@ -202,7 +205,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Group:
-    """Deals of one shape. `deals` are their numbers in the plan; parameters are float32 [deals, 1] columns."""
+    """Deals of one shape. `deals` number them in the plan; parameters are float32 columns [deals, 1]."""
 
     features: Features
     deals: tuple[int, ...]
@@ -215,7 +218,8 @@ class Group:
 
 @dataclass(frozen=True)
 class World:
-    """Factors. A stochastic one is a row of the log2 state; any other is a column of `table` [quarters, factors].
+    """Factors. A stochastic one is a row of the log2 state; any other is a column of `table` [quarters,
+    factors].
 
     `names` fixes the number of each factor. growth [quarters, 2, rows, 1] is each step's drift
     in log2, in boom and in bust.
@@ -293,7 +297,9 @@ class Series:
 
 @dataclass(frozen=True)
 class Threshold:
-    """Counts of paths in which a recorded value compares with a level; `series` numbers quarterly or path series."""
+    """Counts of paths in which a recorded value compares with a level; `series` numbers quarterly or path
+    series.
+    """
 
     series: int
     per_path: bool
@@ -335,4 +341,6 @@ class Plan:
 
     def kept_name(self, series: Series) -> str:
         """Column of a per-path series among the kept paths: metric, or deal.metric."""
-        return series.metric if series.scope == "total" else f"{self.deal_names[series.index]}.{series.metric}"
+        return (
+            series.metric if series.scope == "total" else f"{self.deal_names[series.index]}.{series.metric}"
+        )

@@ -24,7 +24,9 @@ _PATH_MASK = 0xFFFFFFFF
 
 
 class Draws:
-    """One-time draws of a tile of paths: normal scores and raw words by group and role; see `layout.Streams`."""
+    """One-time draws of a tile of paths: normal scores and raw words by group and role; see
+    `layout.Streams`.
+    """
 
     def __init__(self, plan: Plan, path_high, path_low):
         streams = plan.streams
@@ -32,7 +34,9 @@ class Draws:
         self.zero = np.zeros(path_low.size, np.float32)
         scores, words = [], []
         for number, stream in enumerate(streams.crc):
-            first = philox.draw_words(ops_numpy, plan.seed, np.uint64(stream), np.uint64(0), path_high, path_low)[0]
+            first = philox.draw_words(
+                ops_numpy, plan.seed, np.uint64(stream), np.uint64(0), path_high, path_low
+            )[0]
             if number < streams.scores:
                 scores.append(elementary.normal(ops_numpy, first))
             else:
@@ -66,31 +70,42 @@ class Tile:
         self._low = path & np.uint64(_PATH_MASK)
         high = path >> np.uint64(32)
         self._high = high[0] if high[0] == high[-1] else high
-        self._lagging = [n for n, group in enumerate(plan.groups) if group.features.life is not None]
-        self._past: dict[int, list[dict]] = {number: [] for number in self._lagging}
+        self._life = {n: g.features.life for n, g in enumerate(plan.groups) if g.features.life is not None}
+        self._past: dict[int, list[dict]] = {number: [] for number in self._life}
         self._words: list = []
         self.terms, self.state = stages.begin(ops_numpy, plan, draws := Draws(plan, self._high, self._low))
         self.zero = draws.zero
         self.deliveries: list[dict] = []
         for t in range(-plan.history, 0):
             self.state, deliveries = stages.history_quarter(
-                ops_numpy, plan, self.terms, self.state, self.zero, np.float32(t), self._vintages(t), self._lagged(t)
+                ops_numpy,
+                plan,
+                self.terms,
+                self.state,
+                self.zero,
+                np.float32(t),
+                self._vintages(t),
+                self._lagged(t),
             )
             self._remember(deliveries)
 
     def _vintages(self, t: int) -> list:
-        return [g.vintage if g.vintage is None else g.vintage[t + self.plan.history] for g in self.plan.groups]
+        return [
+            g.vintage if g.vintage is None else g.vintage[t + self.plan.history] for g in self.plan.groups
+        ]
 
     def _lagged(self, t: int) -> list:
         lagged: list = [None] * len(self.plan.groups)
-        for number in self._lagging:
-            ago = t + self.plan.history - self.plan.groups[number].features.life
+        for number, life in self._life.items():
+            ago = t + self.plan.history - life
             lagged[number] = self._past[number][ago] if ago >= 0 else None
         return lagged
 
     def _remember(self, deliveries: list[dict]) -> None:
-        for number in self._lagging:
-            kept = {key: deliveries[number][key] for key in ("mean", "vintage_mean") if key in deliveries[number]}
+        for number in self._life:
+            kept = {
+                key: deliveries[number][key] for key in ("mean", "vintage_mean") if key in deliveries[number]
+            }
             self._past[number].append(kept)
 
     def step(self, t: int) -> dict:
@@ -135,7 +150,9 @@ class Tile:
 
 @dataclass(frozen=True)
 class Kept:
-    """Whole paths: path uint64 [k], total metrics [k, quarters], path metrics [k] (a deal's as deal.metric)."""
+    """Whole paths: path uint64 [k], total metrics [k, quarters], path metrics [k] (a deal's as
+    deal.metric).
+    """
 
     path: np.ndarray
     quarter_values: dict[str, np.ndarray]
@@ -155,7 +172,9 @@ class Kept:
 
 
 def run(plan: Plan, first_path: int, paths: int, builder: TallyBuilder, keep: int = 0) -> Kept | None:
-    """Runs `paths` (≤ 65,536) paths from `first_path` into `builder`; returns the first `keep` of them whole."""
+    """Runs `paths` (≤ 65,536) paths from `first_path` into `builder`; returns the first `keep` of them
+    whole.
+    """
     assert 0 < paths <= MOST_LANES, paths
     keep = min(keep, paths)
     offsets = range(0, paths, TILE)

@@ -3,9 +3,9 @@
 Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC11. A draw is a pure function of
 (seed, path, block, stream): nothing is consumed in order, so any path is reproducible alone.
 
-Counter layout (LAYOUT_VERSION 1): {block, path high, stream, path low}. Words 0 and 2 enter the multipliers of
-the first round; they are common to all lanes, so that round 1 and half of rounds 2 and 3 are computed once
-for all paths of a launch.
+Counter layout (LAYOUT_VERSION 1): {block, path high, stream, path low}. Words 0 and 2 enter the multipliers
+of the first round; they are common to all lanes, so that round 1 and half of rounds 2 and 3 are computed
+once for all paths of a launch.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """One-time random terms: piecewise-linear quantile functions of a normal score.
 
-A table is nodes (z, value) sorted by z, linear between; two nodes at one z are a jump, so atoms are exact. Tables
-of a portfolio are laid end to end in flat arrays. A uniform grid of cells over z finds the interval: `first`
-holds, for each cell, the last node that lies at or below everything in the cell, and a few halving steps find
-the rest. The kernels know no distribution family.
+A table is nodes (z, value) sorted by z, linear between; two nodes at one z are a jump, so atoms are exact.
+Tables of a portfolio are laid end to end in flat arrays. A uniform grid of cells over z finds the interval:
+`first` holds, for each cell, the last node that lies at or below everything in the cell, and a few halving
+steps find the rest. The kernels know no distribution family.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ _EDGE = 2.0e-6
 
 @dataclass(frozen=True)
 class TableSet:
-    """Quantile tables end to end. float32 z, value, slope [nodes]; int32 first [tables × CELLS]; `steps` halvings."""
+    """Quantile tables end to end. float32 z, value, slope [nodes]; int32 first [tables × CELLS]; `steps`
+    halvings.
+    """
 
     z: np.ndarray
     value: np.ndarray

@@ -1,4 +1,6 @@
-"""Devices by name. A backend exists because its small file exists; its library is imported only when chosen."""
+"""Devices by name. A backend exists because its small file exists; its library is imported only when
+chosen.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def open_device(choice: DeviceChoice) -> Device:
 
 
 def describe() -> list[dict[str, Any]]:
-    """Every backend of the language: name, usable, why not, and its devices (kind, cores, memory, versions)."""
+    """Every backend of the language: name, usable, why not, and its devices (kind, cores, memory,
+    versions).
+    """
     listed = []
     for name in ("cuda", "jax", "numpy", "null"):
         if name in PLANNED:

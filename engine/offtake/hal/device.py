@@ -11,7 +11,9 @@ from offtake_kernels.tally import Tally
 
 
 class Device(Protocol):
-    """A device that runs paths of a plan. `run` returns when the work is done: timings need no further care."""
+    """A device that runs paths of a plan. `run` returns when the work is done: timings need no further
+    care.
+    """
 
     name: ClassVar[str]
 

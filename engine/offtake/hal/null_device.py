@@ -1,4 +1,6 @@
-"""A device without arithmetic: every recorded value is 0. For planning, the command line and reports in tests."""
+"""A device without arithmetic: every recorded value is 0. For planning, the command line and reports in
+tests.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,11 @@ class NullDevice:
         path = np.uint64(first_path) + np.arange(count, dtype=np.uint64)
         kept = Kept(
             path,
-            {s.metric: np.zeros((count, plan.quarters), np.float32) for s in plan.quarter_series if s.scope == "total"},
+            {
+                s.metric: np.zeros((count, plan.quarters), np.float32)
+                for s in plan.quarter_series
+                if s.scope == "total"
+            },
             {plan.kept_name(s): np.zeros(count, np.float32) for s in plan.path_series},
         )
         return builder.build(paths), kept

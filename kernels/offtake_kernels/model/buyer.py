@@ -43,7 +43,7 @@ def market(ops, plan: Plan, world: dict, online, factor: dict, zero) -> dict:
         "spot_cost": spot * (world["level"][factor["spot_price"]] * _SPOT_BILLIONS),
     }
     share = buyer.training_share
-    if buyer.inference_first and 0.0 < share:
+    if buyer.inference_first and share > 0.0:
         inference = (1.0 - share) * demand
         left = ops.maximum(supplied - inference, 0.0)
         view["served_training"] = ops.minimum(left / (share * demand), 1.0)
@@ -66,7 +66,9 @@ def revenue(ops, plan: Plan, world: dict, served_inference, factor: dict):
 
 
 def settle(ops, plan: Plan, state: dict, earned, spend, spot_cost, inflows) -> dict:
-    """Cash and funding at the quarter's end: funding fills up to the floor, cash above the target repays it."""
+    """Cash and funding at the quarter's end: funding fills up to the floor, cash above the target repays
+    it.
+    """
     buyer = plan.buyer
     cash = state["cash"] * (1.0 + buyer.cash_yield) + earned * buyer.margin - buyer.fixed
     cash = cash - spend - spot_cost

@@ -1,7 +1,7 @@
 """Lifecycle and delivery of a group of deals in one quarter.
 
-Ladder time runs with the calendar except in quarters in which the deal waits. Service begins at the own start and
-ends with the term, an extension, a cancellation or a default, whichever is known first.
+Ladder time runs with the calendar except in quarters in which the deal waits. Service begins at the own
+start and ends with the term, an extension, a cancellation or a default, whichever is known first.
 """
 
 from __future__ import annotations
@@ -33,21 +33,25 @@ def initial(ops, group: Group, terms: dict, zero) -> dict:
 
 
 def keeps_level(group: Group) -> bool:
-    """Whether the curve at the quarter's end is carried: for waiting, vintages, purchases and owned hardware."""
+    """Whether the curve at the quarter's end is carried: for waiting, vintages, purchases and owned
+    hardware.
+    """
     features = group.features
     events = features.cancel or features.default or features.long_stop or features.uncertain
     return features.waits or features.improves or features.has("purchase") or (features.owned and events)
 
 
-def deliver(ops, group: Group, terms: dict, state: dict, signals: dict, t, vintage, lagged) -> tuple[dict, dict]:
+def deliver(
+    ops, group: Group, terms: dict, state: dict, signals: dict, t, vintage, lagged
+) -> tuple[dict, dict]:
     """One quarter of a group: (state, delivery).
 
     signals: `history` (before quarter 0: no events, no waiting), `distress`, `sites_short` [lanes], `bust`,
-    `service_end` of each deal. vintage: MH100e per GW delivered now [deals, 1]. lagged: the delivery of `life`
-    quarters ago, or None. Before size: mean, base_mean (inside the term), added (GW delivered in the quarter).
-    With size: raw_gw, gw (a trickle counts as 0), compute.
+    `service_end` of each deal. vintage: MH100e per GW delivered now [deals, 1]. lagged: the delivery of
+    `life` quarters ago, or None. Before size: mean, base_mean (inside the term), added (GW delivered in the
+    quarter). With size: raw_gw, gw (a trickle counts as 0), compute.
     """
-    features, parameters = group.features, group.parameters
+    features = group.features
     after = dict(state)
     start, position, stopped = _clock(ops, group, terms, state, after, signals, t)
     base_end, scheduled, end = _service(ops, group, terms, state, after, signals, t, start)
@@ -60,7 +64,14 @@ def deliver(ops, group: Group, terms: dict, state: dict, signals: dict, t, vinta
         ended = t >= end
         idle = ended if idle is None else idle | ended
     mean = _mean(ops, terms, state, position, service, idle)
-    delivery = {"start": start, "end": end, "base_end": base_end, "mean": mean, "base_mean": mean, "service": service}
+    delivery = {
+        "start": start,
+        "end": end,
+        "base_end": base_end,
+        "mean": mean,
+        "base_mean": mean,
+        "service": service,
+    }
     delivery["scheduled_end"] = scheduled
     if features.cancel and features.term:
         delivery["cancelled"] = (after["cancel_at"] == t) & (end == t) & (scheduled > t)
@@ -99,11 +110,16 @@ def _unblocked(ops, group, start, signals):
     """The later of the own start and the end of service of the deal that blocks it."""
     if not group.features.blocked_by:
         return start
-    return ops.maximum(start, ops.stack([signals["service_end"][deal] + signals["zero"] for deal in group.features.blocked_by]))
+    return ops.maximum(
+        start,
+        ops.stack([signals["service_end"][deal] + signals["zero"] for deal in group.features.blocked_by]),
+    )
 
 
 def _service(ops, group, terms, state, after, signals, t, start):
-    """End of the first term, that of the contract, and that of service as known in this quarter (None: no end)."""
+    """End of the first term, that of the contract, and that of service as known in this quarter (None: no
+    end).
+    """
     features, parameters = group.features, group.parameters
     base_end = end = None
     if features.term:

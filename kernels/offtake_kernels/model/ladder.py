@@ -12,7 +12,9 @@ def _progress(ops, segment, y):
 
 
 def mean(ops, segments, position, service):
-    """∫ of the curve from `position` over `service` quarters (≤ 1): the quarter's mean of what is in service."""
+    """∫ of the curve from `position` over `service` quarters (≤ 1): the quarter's mean of what is in
+    service.
+    """
     total = 0.0
     for segment in segments:
         ahead = position + service - segment["begin"]

@@ -1,7 +1,7 @@
 """What a group of deals pays and receives in one quarter, US$ bn.
 
-Each kind of leg is one function: (ops, leg, numbers, drawn, quarter) → amount, with its own state where it needs
-one. `quarter` is the group's view of the quarter: its terms, delivery, the world and the market.
+Each kind of leg is one function: (ops, leg, numbers, drawn, quarter) → amount, with its own state where it
+needs one. `quarter` is the group's view of the quarter: its terms, delivery, the world and the market.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def initial(ops, plan: Plan, group: Group, blank) -> list[dict]:
     return states
 
 
-def pay(ops, plan: Plan, group: Group, terms: dict, state: dict, quarter: SimpleNamespace) -> tuple[dict, dict]:
+def pay(
+    ops, plan: Plan, group: Group, terms: dict, state: dict, quarter: SimpleNamespace
+) -> tuple[dict, dict]:
     """One quarter's flows: (state, {"spend", "power", "inflows", "commitments"}), each [deals, lanes] or 0.0.
 
     quarter: t, first (quarter 0), delivery, world, market (`use` = min(1, D/C), `hhi` of the quarter before),
@@ -44,7 +46,9 @@ def pay(ops, plan: Plan, group: Group, terms: dict, state: dict, quarter: Simple
     quarter.starts = _starts(ops, quarter)
     if group.features.has("commitment"):
         quarter.owed = _owed(ops, quarter)
-    for leg, numbers, drawn, before in zip(group.features.legs, group.legs, terms["legs"], state["legs"], strict=True):
+    for leg, numbers, drawn, before in zip(
+        group.features.legs, group.legs, terms["legs"], state["legs"], strict=True
+    ):
         after, amounts = _LEGS[leg.kind](ops, leg, numbers, drawn, before, quarter)
         states.append(after)
         for flow, amount in amounts.items():
@@ -61,7 +65,10 @@ def milestones(ops, group: Group, state: dict, capacity, energised) -> dict:
         if leg.tranches:
             standing = _standing(leg, capacity, energised)
             reached = [standing >= gw * REACHED for gw in numbers["gw"]]
-            after = {**before, "reached": [b | now for b, now in zip(before["reached"], reached, strict=True)]}
+            after = {
+                **before,
+                "reached": [b | now for b, now in zip(before["reached"], reached, strict=True)],
+            }
         if "secured" in before:
             after = {**after, "secured": state["level"]}
         states.append(after)
@@ -101,7 +108,8 @@ def _times(amount, factor):
 def _owed(ops, quarter) -> dict:
     """Remaining weights of the capacity profile, GW-quarters: of the first term and of the extension.
 
-    `now`: from the quarter's end to the known end of service. `scheduled`: from its beginning, had nothing ended it.
+    `now`: from the quarter's end to the known end of service. `scheduled`: from its beginning, had nothing
+    ended it.
     """
     delivery, group, terms = quarter.delivery, quarter.group, quarter.terms
 
@@ -110,7 +118,10 @@ def _owed(ops, quarter) -> dict:
         here = ladder.integral(ops, terms["segments"], position)
         base_stop = position + ops.maximum(base_end - t, 0.0)
         base = ladder.integral(ops, terms["segments"], base_stop)
-        owed = {"base": base - here, "base_time": ops.maximum(base_end - ops.maximum(delivery["start"], t), 0.0)}
+        owed = {
+            "base": base - here,
+            "base_time": ops.maximum(base_end - ops.maximum(delivery["start"], t), 0.0),
+        }
         if group.features.extension != "never":
             stop = position + ops.maximum(end - t, 0.0)
             owed["extension"] = ladder.integral(ops, terms["segments"], stop) - base
@@ -145,7 +156,11 @@ def _commitment(ops, leg, numbers, drawn, state, quarter):
         unpaid = (delivery["start"] >= quarter.t + 1.0) & (delivery["start"] < delivery["end"])
         owed = owed + ops.where(unpaid, prepayment, 0.0)
     if quarter.group.features.cancel:
-        fee = quarter.group.parameters["cancel_fee"] * _still_owed(leg, numbers, quarter.owed["scheduled"]) * price
+        fee = (
+            quarter.group.parameters["cancel_fee"]
+            * _still_owed(leg, numbers, quarter.owed["scheduled"])
+            * price
+        )
         charge = charge + ops.where(delivery["cancelled"], fee, 0.0)
     return state, {"spend": charge, "commitments": owed}
 
@@ -215,7 +230,9 @@ def _warrants(ops, leg, numbers, drawn, state, quarter):
     in_time = quarter.t <= numbers["expiry"]
     value, after = 0.0, {"reached": [], "vested": [], "highest": highest}
     tranches = zip(*(numbers[k] for k in ("gw", "hurdle", "shares", "strike")), strict=True)
-    for (gw, hurdle, shares, strike), reached, vested in zip(tranches, state["reached"], state["vested"], strict=True):
+    for (gw, hurdle, shares, strike), reached, vested in zip(
+        tranches, state["reached"], state["vested"], strict=True
+    ):
         reached = reached | (quarter.capacity >= gw * REACHED)
         vests = reached & (highest >= hurdle) & in_time & ~vested
         value = value + ops.where(vests, shares * ops.maximum(price - strike, 0.0), 0.0)

@@ -1,4 +1,6 @@
-"""Chips against sites, compute online, and concentration. Arguments are lists of rows, one per deal in order."""
+"""Chips against sites, compute online, and concentration. Arguments are lists of rows, one per deal in
+order.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A path from its terms to its results, quarter by quarter: the order of the stages, for any backend.
 
-State is a dict of arrays (lists of dicts inside): {"world", "groups", "buyer", "sums", "signals", "delivered"}.
-`scalars` are the quarter's numbers: t, growth, discount, table, vintage by group.
+State is a dict of arrays (lists of dicts inside): {"world", "groups", "buyer", "sums", "signals",
+"delivered"}. `scalars` are the quarter's numbers: t, growth, discount, table, vintage by group.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ def quarter(ops, plan: Plan, terms, state, zero, scalars: SimpleNamespace, lagge
     t = scalars.t
     factor = factor_numbers(plan)
     view = world.levels(ops, plan, state["world"], scalars.table, plan.world.table[0])
-    groups, deliveries = _deliver_all(ops, plan, terms, state, zero, t, scalars.vintages, lagged, history=False)
+    groups, deliveries = _deliver_all(
+        ops, plan, terms, state, zero, t, scalars.vintages, lagged, history=False
+    )
     pooled = pool.pool(ops, plan, deliveries, zero)
     online = pooled["online"]
     market = buyer.market(ops, plan, view, online, factor, zero)
@@ -94,7 +96,9 @@ def quarter(ops, plan: Plan, terms, state, zero, scalars: SimpleNamespace, lagge
     for number, group in enumerate(plan.groups):
         if group.features.extension == "shortage":
             own = ops.stack([pooled["compute"][deal] for deal in group.deals])
-            groups[number] = deliver.extend(ops, group, groups[number], deliveries[number], own, market["demand"], online, t)
+            groups[number] = deliver.extend(
+                ops, group, groups[number], deliveries[number], own, market["demand"], online, t
+            )
     earned = buyer.revenue(ops, plan, view, market["served_inference"], factor)
     spend, inflows = pool.total(flows["spend"]), pool.total(flows["inflows"])
     settled = buyer.settle(ops, plan, state["buyer"], earned, spend, market["spot_cost"], inflows)
@@ -105,7 +109,9 @@ def quarter(ops, plan: Plan, terms, state, zero, scalars: SimpleNamespace, lagge
         **state,
         "groups": groups,
         "buyer": settled,
-        "sums": record.accumulate(ops, plan, state["sums"], recorded, settled.get("distress"), scalars.discount, t),
+        "sums": record.accumulate(
+            ops, plan, state["sums"], recorded, settled.get("distress"), scalars.discount, t
+        ),
         "delivered": [done + d["base_mean"] for done, d in zip(state["delivered"], deliveries, strict=True)],
         **_carried(ops, pooled, zero),
     }
@@ -114,7 +120,9 @@ def quarter(ops, plan: Plan, terms, state, zero, scalars: SimpleNamespace, lagge
 
 def _pay_all(ops, plan, terms, state, groups, deliveries, pooled, market, view, t) -> dict:
     """Flows by deal; advances the legs' state inside `groups`."""
-    flows: dict = {flow: [0.0] * len(plan.deal_names) for flow in ("spend", "power", "inflows", "commitments")}
+    flows: dict = {
+        flow: [0.0] * len(plan.deal_names) for flow in ("spend", "power", "inflows", "commitments")
+    }
     for number, group in enumerate(plan.groups):
         context = SimpleNamespace(
             t=t,
@@ -136,4 +144,6 @@ def _pay_all(ops, plan, terms, state, groups, deliveries, pooled, market, view, 
 def end(ops, plan: Plan, terms, state, deliveries, view) -> dict:
     """Per-path metrics after the last quarter; `view` is the world of that quarter."""
     ends = [{"start": delivery["start"], "scheduled": delivery["scheduled_end"]} for delivery in deliveries]
-    return record.path_metrics(ops, plan, terms, state["groups"], state["delivered"], ends, state["sums"], view)
+    return record.path_metrics(
+        ops, plan, terms, state["groups"], state["delivered"], ends, state["sums"], view
+    )

@@ -11,7 +11,9 @@ _TINY = 1.0e-20
 _UNIT_COST = 1.0e3 / HOURS_PER_QUARTER
 
 
-def quarter_metrics(ops, plan: Plan, state: dict, view: dict, pooled: dict, deals: dict, earned, zero) -> dict:
+def quarter_metrics(
+    ops, plan: Plan, state: dict, view: dict, pooled: dict, deals: dict, earned, zero
+) -> dict:
     """Arrays by (scope, metric): a single row for totals, lists of rows by deal, supplier and factor."""
     spend, inflows = total(deals["spend"]) + zero, total(deals["inflows"]) + zero
     online = pooled["online"]
@@ -49,7 +51,9 @@ def quarter_metrics(ops, plan: Plan, state: dict, view: dict, pooled: dict, deal
     }
     for metric, rows in by_deal.items():
         recorded["deal", metric] = rows
-        recorded["supplier", metric] = [total(rows[deal] for deal in members) for members in plan.supplier_deals]
+        recorded["supplier", metric] = [
+            total(rows[deal] for deal in members) for members in plan.supplier_deals
+        ]
     recorded["factor", "factor"] = view["factors"]
     recorded["total", "nothing"] = [zero]
     return recorded
@@ -57,14 +61,15 @@ def quarter_metrics(ops, plan: Plan, state: dict, view: dict, pooled: dict, deal
 
 def initial(plan: Plan, zero) -> dict:
     """Accumulators of a path before quarter 0."""
-    state = {name: zero for name in ("total_spend", "npv_spend", "total_inflows", "npv_net", "peak_funding")}
+    state = dict.fromkeys(("total_spend", "npv_spend", "total_inflows", "npv_net", "peak_funding"), zero)
     state["min_cash"] = zero + 1.0e30
     firsts = ["first_shortage", "first_distress", *(name for name, _ in plan.reach)]
-    return {**state, **{name: zero + NONE for name in firsts}}
+    return {**state, **dict.fromkeys(firsts, zero + NONE)}
 
 
 def accumulate(ops, plan: Plan, state: dict, recorded: dict, distress, discount, t) -> dict:
     """Path sums and firsts after a quarter; `discount` is (1+r)^(-tΔ)."""
+
     def now(metric):
         return recorded["total", metric][0]
 
@@ -88,11 +93,23 @@ def accumulate(ops, plan: Plan, state: dict, recorded: dict, distress, discount,
     return after
 
 
-def path_metrics(ops, plan: Plan, terms: list, states: list, delivered: list, ends: list, sums: dict, world: dict) -> dict:
-    """Per-path results by (scope, metric), after the last quarter. `delivered`: base GW-quarters of each group."""
+def path_metrics(
+    ops, plan: Plan, terms: list, states: list, delivered: list, ends: list, sums: dict, world: dict
+) -> dict:
+    """Per-path results by (scope, metric), after the last quarter. `delivered`: base GW-quarters of each
+    group.
+    """
     at_vest = at_horizon = 0.0 * sums["total_spend"]
     count = len(plan.deal_names)
-    metrics = ("delivered_share", "lateness", "realised_rungs", "ended_term", "ended_cancelled", "ended_default", "ended_long_stop")
+    metrics = (
+        "delivered_share",
+        "lateness",
+        "realised_rungs",
+        "ended_term",
+        "ended_cancelled",
+        "ended_default",
+        "ended_long_stop",
+    )
     by_deal: dict = {metric: [0.0] * count for metric in metrics}
     for group, term, state, weight, end in zip(plan.groups, terms, states, delivered, ends, strict=True):
         vest, horizon = pay.warrant_values(ops, group, state, world)

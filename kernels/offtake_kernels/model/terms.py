@@ -30,7 +30,11 @@ def deal_terms(ops, plan: Plan, number: int, draws) -> dict:
     terms: dict = {}
 
     def draw(random: Random | None, constant):
-        return constant if random is None else sample(ops, plan, draws, draws.score(number, random.score), random)
+        return (
+            constant
+            if random is None
+            else sample(ops, plan, draws, draws.score(number, random.score), random)
+        )
 
     slip = _slip(ops, plan, number, draws)
     terms["slip"] = slip

@@ -1,7 +1,7 @@
 """Factors and the boom/bust regime: log-linear dynamics in log2.
 
-x_{t+1} = x_t + drift + σ√Δ·z + J·[bust begins], or with reversion x + κΔ(log level - x) + …; growth, σ are those of the
-regime at t. State: log2 levels [rows, lanes] and bust [lanes].
+x_{t+1} = x_t + drift + σ√Δ·z + J·[bust begins], or with reversion x + κΔ(log level - x) + …; growth and σ
+are those of the regime at t. State: log2 levels [rows, lanes] and bust [lanes].
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def levels(ops, plan: Plan, state: dict, table_row, table_first) -> dict:
     world = plan.world
     level: dict = {}
     ratio: dict = {}
-    stochastic = elementary.exp2(ops, state["log_level"]) if world.row else None
+    stochastic = elementary.exp2(ops, state["log_level"]) if world.row else ()
     for factor in range(len(world.names)):
         if factor in world.row:
             level[factor] = stochastic[world.row[factor]]
@@ -54,9 +54,9 @@ def step(ops, plan: Plan, state: dict, growth, words: dict) -> dict:
     """State of the next quarter from the quarter's words: `factors` (raw) [rows, lanes], `regime` [lanes]."""
     world = plan.world
     after = dict(state)
-    bust = state.get("bust")
-    begins = None
+    bust = begins = None
     if world.regime:
+        bust = state["bust"]
         recovers = words["regime"] < ops.word(world.recovery_threshold)
         falls = words["regime"] < ops.word(world.bust_threshold)
         after["bust"] = (bust & ~recovers) | (~bust & falls)
