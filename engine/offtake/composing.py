@@ -47,7 +47,7 @@ _hydra_lock = threading.RLock()
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint that names the closest known word, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)
     return f"did you mean '{close[0]}'?" if close else ""
 
 
@@ -62,6 +62,8 @@ class Composition:
     data: dict[str, Any] = field(default_factory=dict)
     marks: dict[KeyPath, Mark] = field(default_factory=dict)
     mistakes: list[Mistake] = field(default_factory=list)
+    wrong: set[KeyPath] = field(default_factory=set)
+    """The keys that `mistakes` are about, as far as they were reported with `mistake`."""
 
     def location(self, path: KeyPath, *, of_key: bool = False) -> str:
         """Where a value (or its key) was set; for a key that nobody set, where its parent was."""
@@ -75,6 +77,7 @@ class Composition:
         return self.origin
 
     def mistake(self, path: KeyPath, message: str, hint: str = "", *, of_key: bool = False) -> None:
+        self.wrong.add(path)
         self.mistakes.append(Mistake(self.location(path, of_key=of_key), dotted(path), message, hint))
 
     def add_document(self, document: Document, package: KeyPath = ()) -> None:
@@ -234,7 +237,9 @@ def compose_whole(
 ) -> Composition:
     """Compose a study that is kept in one file, or given as a mapping, over the shipped defaults."""
     composition = Composition(document.shown, mistakes=list(document.mistakes))
-    for key in RUN_OPTIONS & (document.data or {}).keys():
+    if document.data is None:
+        return composition
+    for key in RUN_OPTIONS & document.data.keys():
         where = document.marks[key,].key
         composition.mistakes.append(Mistake(where, key, "belongs on the command line, not in a study"))
     _compose(composition, "whole_file", overrides, _folders(config_dir), document)
@@ -254,12 +259,14 @@ def for_hydra(overrides: Sequence[str], config_dir: str | Path | None = None) ->
             override = _parse_override(composition, text)
             if override is None:
                 continue
-            plain = override.type == OverrideType.CHANGE and not override.is_hydra_override()
-            if plain and not repository.group_exists(override.key_or_group):
-                text = f"++{text}"
-            elif plain and not override.is_sweep_override() and override.value() is None:
-                # `device=null` is the null device; to Hydra it would be no device at all.
-                text = f"{override.get_key_element()}='null'"
+            group = override.key_or_group
+            if override.type == OverrideType.CHANGE and not override.is_hydra_override():
+                if not repository.group_exists(group):
+                    text = f"++{text}"
+                elif repository.config_exists(f"{group}/null"):
+                    # `device=null` is the null device; to Hydra it would be no device at all.
+                    value = re.sub(r"(?<![^,])null(?![^,])", "'null'", override.get_value_string())
+                    text = f"{override.get_key_element()}={value}"
             rewritten.append(text)
     if composition.mistakes:
         raise InputError(composition.mistakes)
@@ -274,9 +281,10 @@ def _compose(
     whole: Document | None,
 ) -> None:
     repository = _Repository(folders)
+    before = len(composition.mistakes)
     with _hydra_rules():
         parsed = _parse_overrides(composition, repository, overrides)
-        if composition.mistakes:
+        if len(composition.mistakes) > before:
             return
         try:
             defaults = create_defaults_list(
@@ -454,9 +462,9 @@ def _resolve_references(composition: Composition) -> None:
         if ":" in text:
             hint = "only references to other keys, as in ${..start}"
             composition.mistake(path, f"{text!r} is not allowed", hint)
-    if composition.mistakes:
+    if composition.wrong:
         return
-    resolved = OmegaConf.create(composition.data)
+    resolved = OmegaConf.create(composition.data, flags={"allow_objects": True})
     for path, text in found:
         parent: Any = resolved
         for part in path[:-1]:

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from offtake.composing import Composition, did_you_mean
 from offtake.distributions import FAMILIES, Quantiles, Sampled
+from offtake.quantities import LARGEST_AMOUNT, LARGEST_GW
 from offtake.source_map import KeyPath, keys_of
 from offtake.study import Study
 
@@ -63,8 +64,8 @@ def _report_one(composition: Composition, error: ErrorDetails) -> KeyPath:
         message, hint = "is neither a number nor a known distribution", _form_hint(value)
     elif kind in _BOUNDS:
         words, bound = _BOUNDS[kind]
-        message = f"must be {words} {context[bound]:.15g}, not {_said(value)}"
-        hint = "is the unit right?" if kind == "less_than_equal" and context[bound] >= 1e4 else ""
+        message = f"must be {words} {_said(context[bound])}, not {_said(value)}"
+        hint = "is the unit right?" if context[bound] in (LARGEST_AMOUNT, LARGEST_GW) else ""
     elif kind == "finite_number":
         message = f"must be a finite number, not {_said(value)}"
     elif kind == "too_short":
@@ -73,7 +74,8 @@ def _report_one(composition: Composition, error: ErrorDetails) -> KeyPath:
         message, hint = f"must be {_EXPECTED[kind]}, not {_said(value)}", _type_hint(kind, value)
     elif kind == "name":
         of_key = error["loc"][-1] == "[key]"
-    composition.mistake(path, message, hint, of_key=of_key)
+    if path not in composition.wrong:
+        composition.mistake(path, message, hint, of_key=of_key)
     return path
 
 

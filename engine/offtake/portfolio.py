@@ -6,6 +6,7 @@ All mistakes are reported together, each with the file, line and column it came 
 from __future__ import annotations
 
 import copy
+import numbers
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,9 @@ def _with_text_keys(node: Any, path: KeyPath, document: Document) -> Any:
         return {str(key): _with_text_keys(item, (*path, str(key)), document) for key, item in node.items()}
     if isinstance(node, list | tuple):
         return [_with_text_keys(item, (*path, index), document) for index, item in enumerate(node)]
+    if isinstance(node, numbers.Number) and not isinstance(node, bool | int | float):
+        # numpy's scalars: whole or real, as they say.
+        return int(node) if isinstance(node, numbers.Integral) else float(node)  # type: ignore[arg-type]
     return node
 
 
@@ -175,10 +179,10 @@ def _prune(data: Any, path: KeyPath) -> None:
         data.pop(path[-1], None)
 
 
-def _reading_order(mistake: Mistake) -> tuple[str, int, int, str]:
-    """By file, then by position."""
+def _reading_order(mistake: Mistake) -> tuple[bool, str, int, int, str]:
+    """By file and position; what has no position comes last."""
     head, _, column = mistake.location.rpartition(":")
     file, _, line = head.rpartition(":")
     if line.isdigit() and column.isdigit():
-        return file, int(line), int(column), mistake.path
-    return mistake.location, 0, 0, mistake.path
+        return False, file, int(line), int(column), mistake.path
+    return True, mistake.location, 0, 0, mistake.path

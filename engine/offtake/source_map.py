@@ -59,7 +59,7 @@ class Document:
 
     shown: str
     folder: Path
-    data: Any = None
+    data: Any = None  # a dict, or None where the file holds no mapping
     marks: dict[KeyPath, Mark] = field(default_factory=dict)
     mistakes: list[Mistake] = field(default_factory=list)
     header: dict[str, str | None] = field(default_factory=lambda: {"package": None})
@@ -196,6 +196,7 @@ def read_yaml(path: Any, *, may_be_empty: bool = False) -> Document:
         document.data = {}
     if not document.mistakes and not isinstance(document.data, dict):
         kind = "is empty" if document.data is None else "must be a mapping of keys to values"
+        document.data = None
         return _unreadable(document, kind)
     return document
 

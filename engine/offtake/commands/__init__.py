@@ -1,1 +1,1 @@
-"""One file a family of commands. A handler takes the arguments after the command and returns the exit code."""
+"""One file a family of commands; a handler takes the arguments after its command and returns an exit code."""

@@ -91,7 +91,7 @@ def _run_one(study: Study, options: RunOptions, given: argparse.Namespace) -> in
     from offtake.simulate import run as simulate
 
     try:
-        result = simulate(study, out=options.out, resume=given.resume, force=options.force)
+        result = simulate(study, out=options.out, progress=True, resume=given.resume, force=options.force)
     except KeyboardInterrupt:
         where = f"; `--resume` with out={options.out} goes on" if options.out else ""
         raise StoppedError(f"offtake: stopped{where}") from None
@@ -100,7 +100,9 @@ def _run_one(study: Study, options: RunOptions, given: argparse.Namespace) -> in
 
         write_report(Path(str(options.out)))
     if given.json:
-        print(json.dumps(result.headlines(), allow_nan=False))
+        from offtake.headline import Headline
+
+        print(json.dumps(Headline(result, study).plain(), allow_nan=False))
     else:
         from rich.console import Console
 

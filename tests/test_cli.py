@@ -1,0 +1,399 @@
+"""The console script: stdout and stderr, exit codes, sweeps, completion, help that runs as printed.
+
+Processes run the real dispatcher; where a handler needs the simulator, a stub stands in its place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from offtake import cli
+from offtake.errors import DeviceError, InputError, NumericalError, OfftakeError, StoppedError
+
+ROOT = Path(__file__).parent.parent
+EXAMPLE = Path(__file__).parent / "data" / "example.yaml"
+DEMO = ["portfolio=demo", "world=demo"]
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "engine"), str(ROOT / "kernels")])}
+
+
+def offtake(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "offtake.cli", *arguments],
+        cwd=cwd, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def simulator(monkeypatch):
+    """A stand-in for the simulator: records how it was called, and fails on demand."""
+    calls: list[dict[str, Any]] = []
+    failures: dict[int, BaseException] = {}
+
+    def run(study, **options):
+        calls.append({"study": study} | options)
+        if study.study.seed in failures:
+            raise failures[study.study.seed]
+        if options["out"]:
+            Path(options["out"]).mkdir(parents=True, exist_ok=True)
+        return types.SimpleNamespace()
+
+    def install(name: str, **members: Any) -> None:
+        module = types.ModuleType(f"offtake.{name}")
+        vars(module).update(members)
+        monkeypatch.setitem(sys.modules, f"offtake.{name}", module)
+
+    install("simulate", run=run, estimate=lambda study: {"paths": study.study.paths, "seconds": 1.5})
+    class Headline:
+        def __init__(self, _result, study):
+            self.seed = study.study.seed
+
+        def plain(self):
+            return {"seed": self.seed}
+
+    install("headline", Headline=Headline)
+    install(
+        "terminal",
+        print_summary=lambda result, study, console: console.print(f"summary of {study.portfolio.name}"),
+        print_announced=lambda study, console: console.print(f"announced: {study.portfolio.name}"),
+        print_replay=lambda replay, console: console.print("replayed"),
+    )
+    install(
+        "announce",
+        announced=lambda study: study,
+        announced_totals=lambda study: {"deals": len(study.portfolio.deals)},
+    )
+    install("replay", replay=lambda study, path: types.SimpleNamespace(to_dict=lambda: {"path": path}))
+    install("hal", describe=lambda: [{"name": "numpy", "usable": True, "reason": None}])
+    monkeypatch.setattr("sys.argv", ["offtake"])
+    return types.SimpleNamespace(calls=calls, failures=failures)
+
+
+# ---- the dispatcher --------------------------------------------------------------------------------------
+
+
+def test_version_and_help(capsys):
+    assert cli.main(["--version"]) == 0
+    assert re.fullmatch(r"offtake \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
+    assert cli.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(command in shown for command in cli.COMMANDS)
+    assert cli.main([]) == 2
+
+
+def test_an_unknown_command(capsys):
+    assert cli.main(["rum"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "offtake: unknown command 'rum'; did you mean 'run'?\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InputError([]), 2), (DeviceError("no driver"), 3), (StoppedError("stopped"), 4),
+        (NumericalError("NaN in cash"), 5), (OfftakeError("else"), 1), (RuntimeError("bug"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)  # fmt: skip
+def test_exit_codes_are_stable_and_errors_are_one_message(monkeypatch, capsys, error, code):
+    def fail(_arguments):
+        raise error
+
+    monkeypatch.setattr(cli, "_handler", lambda _name: fail)
+    assert cli.main(["run"]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    monkeypatch.setenv("OFFTAKE_TRACEBACK", "1")
+    assert cli.main(["run"]) == code
+    assert isinstance(error, KeyboardInterrupt) or "Traceback" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path):
+    command = f"{shlex.quote(sys.executable)} -m offtake.cli schema | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("{\n0\n", "")
+
+
+def examples() -> list[tuple[str, str]]:
+    found = []
+    for command in cli.COMMANDS:
+        done = offtake(command, "--help", cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout[done.stdout.index("Examples:") :].splitlines()[1:]
+        found += [(command, line.strip()) for line in lines if line.strip()]
+    return found
+
+
+def test_the_examples_in_every_help_run_as_printed(simulator, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shown = examples()
+    assert {command for command, _ in shown} == set(cli.COMMANDS)
+    Path("runs/demo").mkdir(parents=True)
+    from offtake.portfolio import as_yaml, load
+
+    Path("runs/demo/config.yaml").write_text(as_yaml(load("demo", ["world=demo"])))
+    for _, line in shown:
+        words = shlex.split(line.split(" > ")[0])
+        assert words[0] == "offtake"
+        assert cli.main(words[1:]) == 0, line
+
+
+# ---- run -------------------------------------------------------------------------------------------------
+
+
+def test_run_prints_the_summary(simulator, capsys):
+    assert cli.main(["run", *DEMO, "study=quick"]) == 0
+    assert capsys.readouterr().out == "summary of demo\n"
+    (call,) = simulator.calls
+    assert call["study"].study.paths == 10**4
+    assert (call["out"], call["resume"], call["force"]) == (None, False, False)
+
+
+def test_flags_and_overrides_may_stand_in_any_order(simulator, capsys, tmp_path):
+    assert (
+        cli.main(["run", "--json", *DEMO, "--resume", f"out={tmp_path}/x", "force=true", "study.seed=3"]) == 0
+    )
+    assert json.loads(capsys.readouterr().out) == {"seed": 3}
+    (call,) = simulator.calls
+    assert (call["out"], call["resume"], call["force"]) == (f"{tmp_path}/x", True, True)
+
+
+def test_run_a_file_with_overrides(simulator, capsys):
+    assert cli.main(["run", str(EXAMPLE), "study=quick", "device=null", "study.seed=5", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"seed": 5}
+    assert simulator.calls[0]["study"].device.name == "null"
+
+
+def test_dry_run_simulates_nothing(simulator, capsys):
+    assert cli.main(["run", *DEMO, "study=quick", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "10,000" in out
+    assert "seconds" in out
+    assert cli.main(["run", *DEMO, "study=quick", "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"paths": 10000, "seconds": 1.5}
+    assert simulator.calls == []
+
+
+def test_warnings_go_to_stderr(simulator, capsys):
+    assert cli.main(["run", *DEMO, "portfolio.deals.cloud.pays.service.total=3800"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "summary of demo\n"
+    assert err.startswith(
+        "warning: command line: portfolio.deals.cloud.pays.service.total: 3800 is in US$ bn"
+    )
+
+
+def test_ctrl_c_during_a_run_is_resumable(simulator, capsys, tmp_path):
+    simulator.failures[7] = KeyboardInterrupt()
+    assert cli.main(["run", *DEMO, f"out={tmp_path}/x"]) == 4
+    assert capsys.readouterr().err == f"offtake: stopped; `--resume` with out={tmp_path}/x goes on\n"
+
+
+@pytest.mark.parametrize("argument", ["--resume", "report=true"])
+def test_what_needs_a_folder(simulator, capsys, argument):
+    assert cli.main(["run", *DEMO, argument]) == 2
+    assert capsys.readouterr().err == f"command line: {argument}: needs out=DIR\n"
+
+
+def test_an_invalid_study_leaves_no_folder(tmp_path):
+    done = offtake("run", *DEMO, "study.pathz=5", "study.seed=-1", "out=results", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "command line: study.pathz: unknown key; did you mean 'paths'?\n"
+        "command line: study.seed: must be at least 0, not -1\n2 mistakes\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pickles_are_not_loaded(tmp_path):
+    """Hydra's --experimental-rerun would unpickle a file."""
+    import pickle
+
+    (tmp_path / "bad.pickle").write_bytes(pickle.dumps("x"))
+    for flag in ("--experimental-rerun", "--experimental-rer"):
+        done = offtake("run", flag, "bad.pickle", cwd=tmp_path)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+
+
+def test_cfg_job_shows_the_composed_configuration(tmp_path):
+    done = offtake("run", *DEMO, "--cfg", "job", "study.paths=5", "device=null", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "  paths: 5\n" in done.stdout
+    assert "device:\n  name: 'null'\n" in done.stdout
+    done = offtake(
+        "run", str(EXAMPLE), "--cfg", "job", "study.paths=5", "portfolio.deals.acme.life=3", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "  name: example\n" in done.stdout
+    assert "      life: 3\n" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hydra_help(tmp_path):
+    done = offtake("run", "--hydra-help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "--multirun,-m" in done.stdout
+
+
+def test_config_dir(simulator, tmp_path, capsys):
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "tiny.yaml").write_text("paths: 7\n")
+    assert cli.main(["run", *DEMO, "study=tiny", "--config-dir", str(tmp_path)]) == 0
+    assert simulator.calls[0]["study"].study.paths == 7
+    assert cli.main(["run", *DEMO, "--config-dir", str(tmp_path / "none")]) == 2
+    assert capsys.readouterr().err == f"command line: --config-dir: no such folder: {tmp_path}/none\n"
+
+
+# ---- sweeps ----------------------------------------------------------------------------------------------
+
+
+def test_a_failing_point_does_not_stop_the_others(simulator, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    simulator.failures[2] = NumericalError("NaN in cash")
+    assert cli.main(["run", *DEMO, "-m", "study.seed=1,2,3", "out=sweep", "--json"]) == 5
+    out, err = capsys.readouterr()
+    assert [json.loads(line) for line in out.splitlines()] == [{"seed": 1}, {"seed": 3}]
+    assert "point 1 failed: NaN in cash\n" in err
+    assert "Traceback" not in err
+    assert [call["study"].study.seed for call in simulator.calls] == [1, 2, 3]
+    assert [Path(call["out"]) for call in simulator.calls] == [
+        Path("sweep", name).absolute() for name in "012"
+    ] or [call["out"] for call in simulator.calls] == ["sweep/0", "sweep/1", "sweep/2"]
+
+
+def test_a_sweep_of_a_file_over_a_group_and_a_key(simulator, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert (
+        cli.main(["run", str(EXAMPLE), "-m", "device=numpy,null", "portfolio.deals.acme.life=null,null"]) == 0
+    )
+    assert [call["study"].device.name for call in simulator.calls] == ["numpy", "numpy", "null", "null"]
+    assert {Path(call["out"]).parts[0] for call in simulator.calls} <= {"multirun", "/"}
+
+
+def test_an_invalid_point_is_bad_input(simulator, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["run", *DEMO, "-m", "study.seed=1,x"]) == 2
+    assert "point 1 failed: command line: study.seed: must be a whole number" in capsys.readouterr().err
+
+
+def test_the_process_is_put_back_after_hydra(simulator, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    argv, environment = list(sys.argv), dict(os.environ)
+    assert cli.main(["run", *DEMO, "-m", "study.seed=1,2"]) == 0
+    assert (sys.argv, dict(os.environ)) == (argv, environment)
+
+
+# ---- completion ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("offtake ru", "run show validate replay devices schema"),
+        ("offtake run portfolio=dem", "portfolio=demo"),
+        ("offtake run portfolio=demo world=demo portfolio.deals.cl", "portfolio.deals.cloud."),
+        ("offtake run x.yaml portfolio=demo world=demo study=q", "study=quick"),
+    ],
+)
+def test_tab_completion(tmp_path, line, expected):
+    done = offtake("-sc", "query=bash", cwd=tmp_path, COMP_LINE=line, COMP_POINT=str(len(line)))
+    assert (done.returncode, done.stdout.strip()) == (0, expected), done.stderr
+
+
+def test_completion_script_is_installed_for_this_program(tmp_path):
+    (tmp_path / "offtake").write_text(
+        f"#!{sys.executable}\nimport sys\nfrom offtake.cli import main\nsys.exit(main())\n"
+    )
+    (tmp_path / "offtake").chmod(0o755)
+    script = (
+        'set -e; PATH="$PWD:$PATH"; eval "$(offtake run -sc install=bash)"; complete -p offtake;'
+        ' COMP_LINE="offtake run portfolio=dem"; COMP_POINT=25; COMP_CWORD=2; hydra_bash_completion;'
+        ' echo "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("hydra_bash_completion offtake\nportfolio=demo\n")
+
+
+# ---- the other commands ----------------------------------------------------------------------------------
+
+
+def test_validate_reports_every_file_and_every_mistake(tmp_path):
+    text = EXAMPLE.read_text(encoding="utf-8")
+    (tmp_path / "good.yaml").write_text(text)
+    (tmp_path / "bad.yaml").write_text(text.replace("quarters: 41", "quarters: 0"))
+    (tmp_path / "worse.yaml").write_text(text.replace("seed: 7", "sed: 7"))
+    done = offtake("validate", "good.yaml", "bad.yaml", "worse.yaml", "none.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == "good.yaml: valid (1 deals, 41 quarters from 2025-10-01)\n"
+    assert done.stderr == (
+        "bad.yaml:8:13: portfolio.quarters: must be at least 1, not 0\n"
+        "worse.yaml:87:3: study.sed: unknown key; did you mean 'seed'?\n"
+        "none.yaml: no such file\n3 mistakes\n"
+    )
+
+
+def test_validate_a_portfolio(capsys):
+    assert cli.main(["validate", *DEMO]) == 0
+    assert capsys.readouterr().out == "demo: valid (3 deals, 24 quarters from 2025-10-01)\n"
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["validate"])
+    assert stopped.value.code == 2
+
+
+def test_show(simulator, capsys):
+    assert cli.main(["show", *DEMO]) == 0
+    assert capsys.readouterr().out == "announced: demo\n"
+    assert cli.main(["show", str(EXAMPLE), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"deals": 1}
+    assert cli.main(["show", "a.yaml", "b.yaml"]) == 2
+
+
+def test_devices(simulator, capsys):
+    assert cli.main(["devices"]) == 0
+    assert "numpy" in capsys.readouterr().out
+    assert cli.main(["devices", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [{"name": "numpy", "usable": True, "reason": None}]
+
+
+def test_schema_is_json(capsys):
+    assert cli.main(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out)["properties"].keys() >= {"portfolio", "world", "study"}
+
+
+def test_replay(simulator, tmp_path, capsys):
+    from offtake.portfolio import as_yaml, load
+
+    (tmp_path / "config.yaml").write_text(as_yaml(load(EXAMPLE)))
+    assert cli.main(["replay", str(tmp_path), "--path", "17", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"path": 17}
+    assert cli.main(["replay", str(tmp_path), "--path", "17"]) == 0
+    assert cli.main(["replay", str(tmp_path), "--path", "-1"]) == 2
+    assert cli.main(["replay", str(tmp_path / "none"), "--path", "1"]) == 2
