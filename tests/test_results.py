@@ -178,6 +178,23 @@ def test_a_folder_is_read_by_duckdb_polars_and_pandas(tmp_path):
     assert pl.read_parquet(quarters).filter(chosen)["mean"].to_list() == [expected]
 
 
+def test_a_flipped_bit_in_a_page_is_seen_by_any_reader_that_checks(tmp_path):
+    result = make_result()
+    result.save(tmp_path)
+    file = tmp_path / "quarters.parquet"
+    whole, column = file.read_bytes(), pq.ParquetFile(file).metadata.row_group(0).column(5)
+    rng = np.random.default_rng(4)
+    start = column.dictionary_page_offset or column.data_page_offset
+    for place in rng.integers(start, start + column.total_compressed_size, 100):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << int(rng.integers(8))
+        try:
+            read = pq.read_table(io.BytesIO(flipped), page_checksum_verification=True)
+        except OSError:
+            continue
+        assert read.equals(result.quarters.table), place
+
+
 def test_metadata_documents_every_column_and_the_run(tmp_path):
     result = make_result()
     result.save(tmp_path)

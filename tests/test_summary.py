@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from offtake.summary import QUANTILES, Row, Summary, ThresholdRow, wilson
+from offtake.summary import QUANTILES, Kept, Row, Summary, ThresholdRow, wilson
 from offtake_kernels.tally import BIN_BITS, Tally, TallyBuilder, merge
 
 finite_bits = st.integers(0, 2**32 - 1).filter(lambda b: (b >> 23) & 0xFF != 0xFF)
@@ -62,6 +62,24 @@ def test_quantiles_are_order_statistics_within_the_bin(bits, p):
         assert values.min() <= summary.statistics[name][0] <= values.max()
     truth = order_statistic(values, Fraction(repr(p)))
     assert summary.quantile(0, p)[0] == pytest.approx(truth, rel=2**-9, abs=2**-134)
+
+
+def test_a_probability_is_the_decimal_it_prints_as():
+    assert 0.07 * 100 > 7  # in binary; the 7th of 100 all the same
+    assert summary_of(np.arange(1.0, 101.0)).quantile(0, 0.07)[0] == 7.0
+
+
+def test_kept_paths_join_in_the_order_of_their_ids():
+    def part(*ids: int) -> Kept:
+        path = np.array(ids, np.uint64)
+        return Kept(
+            path, {"cash": path[:, None] + np.zeros((1, 3), np.float32)}, {"min_cash": path + np.float32(1)}
+        )
+
+    joined = Kept.join([part(4, 5), part(2**40), part(0, 1)])
+    assert joined.path.tolist() == [0, 1, 4, 5, 2**40]
+    assert joined.quarter_values["cash"][:, 2].tolist() == joined.path.tolist()
+    assert joined.scalar_values["min_cash"].tolist() == [1, 2, 5, 6, 2**40 + 1]
 
 
 @given(st.lists(st.sampled_from([-7.3, -1.0, 0.0, 3.14159, 3.2, 1e30]), min_size=1, max_size=80))

@@ -115,7 +115,7 @@ class OrderedBins:
     def atom(self, bin: Integers) -> Floats:
         """The one value all entries of a bin have, NaN if they differ: equality in nΣl² >= (Σl)²."""
         remainder = self.low[bin] // self.n[bin]
-        same = (remainder * self.n[bin] == self.low[bin]) & (remainder * self.low[bin] == self.low2[bin])
+        same = remainder * self.low[bin] == self.low2[bin]  # remainder Σl <= (Σl)²/n <= Σl²
         size = np.ldexp(
             (self.top[bin] << LOW_BITS) + remainder.astype(np.float64), self.shift[bin] - UNIT_BITS
         )
