@@ -19,10 +19,21 @@ import pytest
 
 from offtake import cli
 from offtake.errors import DeviceError, InputError, NumericalError, OfftakeError, StoppedError
+from offtake.portfolio import load
+from offtake.simulate import config_yaml
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = Path(__file__).parent / "data" / "example.yaml"
 DEMO = ["portfolio=demo", "world=demo"]
+BACKENDS = [
+    {"backend": "cuda", "usable": False, "reason": "no driver", "devices": []},
+    {
+        "backend": "numpy",
+        "usable": True,
+        "reason": None,
+        "devices": [{"kind": "cpu", "cores": 2, "versions": {"numpy": "2.0"}}],
+    },
+]
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "engine"), str(ROOT / "kernels")])}
 
 
@@ -53,6 +64,7 @@ def simulator(monkeypatch):
         monkeypatch.setitem(sys.modules, f"offtake.{name}", module)
 
     install("simulate", run=run, estimate=lambda study: {"paths": study.study.paths, "seconds": 1.5})
+
     class Headline:
         def __init__(self, _result, study):
             self.seed = study.study.seed
@@ -73,7 +85,7 @@ def simulator(monkeypatch):
         announced_totals=lambda study: {"deals": len(study.portfolio.deals)},
     )
     install("replay", replay=lambda study, path: types.SimpleNamespace(to_dict=lambda: {"path": path}))
-    install("hal", describe=lambda: [{"name": "numpy", "usable": True, "reason": None}])
+    install("hal", describe=lambda: BACKENDS)
     monkeypatch.setattr("sys.argv", ["offtake"])
     return types.SimpleNamespace(calls=calls, failures=failures)
 
@@ -147,9 +159,7 @@ def test_the_examples_in_every_help_run_as_printed(simulator, tmp_path, monkeypa
     shown = examples()
     assert {command for command, _ in shown} == set(cli.COMMANDS)
     Path("runs/demo").mkdir(parents=True)
-    from offtake.portfolio import as_yaml, load
-
-    Path("runs/demo/config.yaml").write_text(as_yaml(load("demo", ["world=demo"])))
+    Path("runs/demo/config.yaml").write_text(config_yaml(load("demo", ["world=demo"])))
     for _, line in shown:
         words = shlex.split(line.split(" > ")[0])
         assert words[0] == "offtake"
@@ -378,9 +388,12 @@ def test_show(simulator, capsys):
 
 def test_devices(simulator, capsys):
     assert cli.main(["devices"]) == 0
-    assert "numpy" in capsys.readouterr().out
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()[1:]] == [
+        "cuda     no      no driver",
+        "numpy    yes     cpu, cores 2, numpy 2.0",
+    ]
     assert cli.main(["devices", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == [{"name": "numpy", "usable": True, "reason": None}]
+    assert json.loads(capsys.readouterr().out) == BACKENDS
 
 
 def test_schema_is_json(capsys):
@@ -389,9 +402,7 @@ def test_schema_is_json(capsys):
 
 
 def test_replay(simulator, tmp_path, capsys):
-    from offtake.portfolio import as_yaml, load
-
-    (tmp_path / "config.yaml").write_text(as_yaml(load(EXAMPLE)))
+    (tmp_path / "config.yaml").write_text(config_yaml(load(EXAMPLE)))
     assert cli.main(["replay", str(tmp_path), "--path", "17", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"path": 17}
     assert cli.main(["replay", str(tmp_path), "--path", "17"]) == 0

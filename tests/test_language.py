@@ -18,8 +18,9 @@ from offtake.composing import compose_named
 from offtake.correlation import correlation_matrix, nearest_correlation, weakest_direction
 from offtake.errors import InputError
 from offtake.metrics import METRICS, reach_name, total_metric_names
-from offtake.portfolio import as_yaml, load
+from offtake.portfolio import load
 from offtake.schema import json_schema
+from offtake.simulate import config_yaml
 from offtake.source_map import read_yaml
 
 EXAMPLE = Path(__file__).parent / "data" / "example.yaml"
@@ -91,7 +92,7 @@ def test_the_example_loads_with_its_values():
 
 def test_a_study_survives_being_written_and_read_again(tmp_path):
     example = load(EXAMPLE, ["device=null", "portfolio.deals.acme.size={dist:uniform,low:1,high:2}"])
-    (tmp_path / "config.yaml").write_text(as_yaml(example), encoding="utf-8")
+    (tmp_path / "config.yaml").write_text(config_yaml(example), encoding="utf-8")
     assert load(tmp_path / "config.yaml") == example
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from offtake.composing import Composition, did_you_mean
 from offtake.correlation import SMALLEST_EIGENVALUE, correlation_matrix, weakest_direction
 from offtake.deals import Commitment, Deal, Power, Purchase, SlipLoading, VendorInvestment, Warrants
 from offtake.distributions import Distribution, Sampled, lowest
+from offtake.layering import Composition, did_you_mean
 from offtake.metrics import total_metric_names
 from offtake.source_map import KeyPath
 from offtake.study import Study

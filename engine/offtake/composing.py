@@ -11,12 +11,10 @@ Order, later wins: shipped defaults < the study's own file < groups chosen by an
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib.resources
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,111 +30,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from offtake.errors import InputError, Mistake
-from offtake.source_map import COMMAND_LINE, Document, KeyPath, Mark, dotted, keys_of, read_yaml
-from offtake.world import OPENING_VALUES
-
-NAMED = frozenset({"deals", "pays", "receives", "ladder", "tranches", "factors", "hardware"})
-"""Mappings whose keys are names: an override does not invent one, only `+` adds one."""
+from offtake.layering import Composition, did_you_mean
+from offtake.overriding import apply_override, resolve_references
+from offtake.source_map import COMMAND_LINE, Document, read_yaml
 
 RUN_OPTIONS = frozenset({"announced", "out", "report", "force"})
 """Top-level keys that say how to run, beside the study."""
 
-_DISTRIBUTION_FORMS = frozenset({"dist", "quantiles", "samples", "table"})
 _hydra_lock = threading.RLock()
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint that names the closest known word, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)
-    return f"did you mean '{close[0]}'?" if close else ""
-
-
-@dataclass
-class Composition:
-    """The composed mapping, where each key came from, and what was wrong on the way.
-
-    `origin` is what a message names when a key has no position of its own.
-    """
-
-    origin: str
-    data: dict[str, Any] = field(default_factory=dict)
-    marks: dict[KeyPath, Mark] = field(default_factory=dict)
-    mistakes: list[Mistake] = field(default_factory=list)
-    wrong: set[KeyPath] = field(default_factory=set)
-    """The keys that `mistakes` are about, as far as they were reported with `mistake`."""
-
-    def location(self, path: KeyPath, *, of_key: bool = False) -> str:
-        """Where a value (or its key) was set; for a key that nobody set, where its parent was."""
-        mark = self.marks.get(path)
-        if mark is not None:
-            return mark.key if of_key else mark.value
-        while path:
-            path = path[:-1]
-            if path in self.marks:
-                return self.marks[path].key
-        return self.origin
-
-    def mistake(self, path: KeyPath, message: str, hint: str = "", *, of_key: bool = False) -> None:
-        self.wrong.add(path)
-        self.mistakes.append(Mistake(self.location(path, of_key=of_key), dotted(path), message, hint))
-
-    def add_document(self, document: Document, package: KeyPath = ()) -> None:
-        """Lay a file's content over what is there, below the key path `package`."""
-        top = f"{document.shown}:1:1"
-        node = self.data
-        for depth, part in enumerate(package, start=1):
-            self.marks.setdefault(package[:depth], Mark(top, top))
-            if not isinstance(node.get(str(part)), dict):
-                node[str(part)] = {}
-            node = node[str(part)]
-        marks = document.marks
-        self.lay(node, document.data or {}, package, lambda at: marks[at[len(package) :]], document.folder)
-
-    def lay(
-        self,
-        base: dict[str, Any],
-        over: Mapping[str, Any],
-        path: KeyPath,
-        mark_of: Callable[[KeyPath], Mark],
-        folder: Path,
-    ) -> None:
-        """Merge `over` into `base` (the node at `path`) and record marks; `folder` is where its files are."""
-        for key, value in over.items():
-            here = (*path, key)
-            old = base.get(key)
-            if not isinstance(value, dict):
-                self._forget(here, old)
-                base[key] = str(folder / value) if _names_a_file(here, value) else value
-                self._mark_items(value, here, mark_of)
-                continue
-            if not isinstance(old, dict) or _replaces(here, old, value):
-                self._forget(here, old)
-                base[key] = old = {}
-            self.marks[here] = mark_of(here)
-            self.lay(old, value, here, mark_of, folder)
-
-    def _mark_items(self, value: Any, here: KeyPath, mark_of: Callable[[KeyPath], Mark]) -> None:
-        self.marks[here] = mark_of(here)
-        if isinstance(value, Mapping | list):
-            for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
-                self._mark_items(item, (*here, key), mark_of)
-
-    def _forget(self, path: KeyPath, old: Any) -> None:
-        if isinstance(old, dict | list):
-            for stale in [at for at in self.marks if at[: len(path)] == path]:
-                del self.marks[stale]
-
-
-def _names_a_file(path: KeyPath, value: Any) -> bool:
-    return path[-2:] == ("samples", "file") and isinstance(value, str) and bool(value)
-
-
-def _replaces(path: KeyPath, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether a mapping is another form of the same value, which replaces instead of merging."""
-    if path[-1] in NAMED:
-        return False
-    other_kind = "kind" in new and "kind" in old and new["kind"] != old["kind"]
-    return other_kind or bool(new.keys() & _DISTRIBUTION_FORMS) or ("initial" in new and "table" in old)
 
 
 class _Repository(ConfigRepository):
@@ -299,8 +200,8 @@ def _compose(
     composition.mistakes += _files_mistakes(repository)
     _add_files(composition, repository, defaults, whole)
     for override in defaults.config_overrides:
-        _apply(composition, override)
-    _resolve_references(composition)
+        apply_override(composition, override)
+    resolve_references(composition)
 
 
 def _files_mistakes(repository: _Repository) -> list[Mistake]:
@@ -371,121 +272,3 @@ def _add_files(
             for reserved in ("defaults", "hydra"):
                 document.data.pop(reserved, None)
             composition.add_document(document, tuple(layer.package.split(".")) if layer.package else ())
-
-
-def _apply(composition: Composition, override: Override) -> None:
-    """Set, add or delete one key as an override says."""
-    parts = override.key_or_group.split(".")
-    node: Any = composition.data
-    path: KeyPath = ()
-    while True:
-        key = _next_key(node, parts)
-        parts = parts[len(str(key).split(".")) :]
-        there = key in keys_of(node)
-        refusal = None if there else _refusal(node, path, key, override, last=not parts)
-        if refusal:
-            message, hint = refusal
-            composition.mistakes.append(Mistake(COMMAND_LINE, dotted((*path, key)), message, hint))
-            return
-        path = (*path, key)
-        if not parts:
-            break
-        if not there or not isinstance(node[key], dict | list):
-            node[key] = {}
-            composition.marks[path] = Mark(COMMAND_LINE, COMMAND_LINE)
-        node = node[key]
-    _set(composition, node, path, override)
-
-
-def _refusal(
-    node: Any, path: KeyPath, key: str | int, override: Override, *, last: bool
-) -> tuple[str, str] | None:
-    """Why an override may not reach for a key that is not there: (message, hint), or None if it may."""
-    if isinstance(node, list):
-        return "no such item", f"items are 0 to {len(node) - 1}" if node else ""
-    if override.is_delete():
-        return "no such key to delete", did_you_mean(str(key), node)
-    implicit = path == ("world", "factors") and key in OPENING_VALUES
-    invents = override.type == OverrideType.CHANGE or (override.is_force_add() and not last)
-    if path and path[-1] in NAMED and invents and not implicit:
-        return f"no such entry in {path[-1]}", did_you_mean(str(key), node) or "a + in front adds a new one"
-    return None
-
-
-def _next_key(node: Any, parts: Sequence[str]) -> str | int:
-    """The next key of a dotted path: a position in a list, or a name, which may itself hold dots."""
-    if isinstance(node, list):
-        return int(parts[0]) if parts[0].isdecimal() else -1
-    for length in range(1, len(parts) + 1):
-        candidate = ".".join(parts[:length])
-        if candidate in node:
-            return candidate
-    return parts[0]
-
-
-def _set(composition: Composition, node: Any, path: KeyPath, override: Override) -> None:
-    key = path[-1]
-    there = key in keys_of(node)
-    if override.is_delete():
-        composition._forget(path, node[key])
-        del node[key]
-        return
-    value = _plain(override.value())
-    occupied = (
-        there and node[key] is not None and not (isinstance(node[key], dict) and isinstance(value, dict))
-    )
-    if override.is_add() and occupied:
-        message = "is there already"
-        composition.mistakes.append(Mistake(COMMAND_LINE, dotted(path), message, "leave out the +"))
-        return
-    mark = Mark(COMMAND_LINE, COMMAND_LINE)
-    if isinstance(node, dict):
-        composition.lay(node, {str(key): value}, path[:-1], lambda _: mark, Path.cwd())
-    else:
-        node[key] = value
-        composition._mark_items(value, path, lambda _: mark)
-
-
-def _plain(value: Any) -> Any:
-    """A parsed override with text keys, as files have them."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
-
-
-def _resolve_references(composition: Composition) -> None:
-    """Replace ${key} references; a resolver (anything with a colon) is refused before OmegaConf sees it."""
-    found = list(_strings(composition.data, ()))
-    if not found:
-        return
-    for path, text in found:
-        if ":" in text:
-            hint = "only references to other keys, as in ${..start}"
-            composition.mistake(path, f"{text!r} is not allowed", hint)
-    if composition.wrong:
-        return
-    resolved = OmegaConf.create(composition.data, flags={"allow_objects": True})
-    for path, text in found:
-        parent: Any = resolved
-        for part in path[:-1]:
-            parent = parent._get_node(part)
-        try:
-            value = parent[path[-1]]
-        except (OmegaConfBaseException, RecursionError) as error:
-            composition.mistake(path, f"{text!r} refers to nothing: {str(error).splitlines()[0]}")
-            continue
-        target: Any = composition.data
-        for part in path[:-1]:
-            target = target[part]
-        plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-        target[path[-1]] = plain
-
-
-def _strings(node: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    """Every text that holds a ${reference}."""
-    if isinstance(node, str):
-        if "${" in node:
-            yield path, node
-    elif isinstance(node, dict | list):
-        for key, item in node.items() if isinstance(node, dict) else enumerate(node):
-            yield from _strings(item, (*path, key))

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from offtake.composing import Composition, did_you_mean
 from offtake.distributions import FAMILIES, Quantiles, Sampled
+from offtake.layering import Composition, did_you_mean
 from offtake.quantities import LARGEST_AMOUNT, LARGEST_GW
 from offtake.source_map import KeyPath, keys_of
 from offtake.study import Study

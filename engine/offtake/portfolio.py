@@ -11,19 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from offtake.checks import check
-from offtake.composing import (
-    RUN_OPTIONS,
-    Composition,
-    compose_named,
-    compose_whole,
-    did_you_mean,
-    portfolio_names,
-)
+from offtake.composing import RUN_OPTIONS, compose_named, compose_whole, portfolio_names
 from offtake.errors import InputError, Mistake
+from offtake.layering import Composition, did_you_mean
 from offtake.mistakes import report
 from offtake.quantities import Terms
 from offtake.source_map import Document, KeyPath, Mark, read_yaml
@@ -92,13 +85,6 @@ def compose(
         message = f"no portfolio is named {source[:64]!a}"
         raise InputError([Mistake("study", "", message, hint)])
     return compose_named(source, overrides, config_dir)
-
-
-def as_yaml(study: Study) -> str:
-    """The whole study as YAML, defaults included: `load` of it gives an equal study."""
-    return yaml.safe_dump(
-        study.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True, width=110
-    )
 
 
 def _is_file_like(source: str) -> bool:

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from offtake.errors import InputError, Mistake
 
@@ -114,11 +115,23 @@ def devices(arguments: Sequence[str]) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*(key.replace("_", " ") for key in (found[0] if found else {})))
-    for device in found:
-        table.add_row(*("" if value is None else str(value) for value in device.values()))
+    table = Table("backend", "usable", "device", box=None, pad_edge=False)
+    for backend in found:
+        usable = "yes" if backend["usable"] else "no"
+        table.add_row(backend["backend"], usable, backend["reason"] or _described(backend["devices"]))
     Console().print(table)
     return 0
+
+
+def _described(devices: Sequence[dict[str, Any]]) -> str:
+    """A line for each device: kind, cores, memory, versions."""
+    lines = []
+    for device in devices:
+        numbers = {key: value for key, value in device.items() if isinstance(value, int | float) and value}
+        figures = [f"{key.replace('_', ' ')} {value}" for key, value in numbers.items()]
+        versions = [f"{name} {version}" for name, version in device.get("versions", {}).items()]
+        lines.append(", ".join([device["kind"], *figures, *versions]))
+    return "\n".join(lines)
 
 
 def schema(arguments: Sequence[str]) -> int:
