@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import re
 from pathlib import Path
 
 import pytest
@@ -262,6 +264,12 @@ CASES = {
         "supplier: ${.nothing}",
         "study.yaml:7:17: portfolio.deals.acme.supplier: '${.nothing}' refers to nothing:"
         " Interpolation key 'nothing' not found",
+    ),
+    "not a reference": (
+        "supplier: acme",
+        "supplier: ${acme",
+        "study.yaml:7:17: portfolio.deals.acme.supplier: '${acme' is not a reference;"
+        " write ${key}, ${.sibling} or ${..cousin}",
     ),
     "duplicate key": (
         "term: 28",
@@ -617,6 +625,12 @@ def test_receipts_name_known_deals_and_factors_and_do_not_expire_before_the_star
         ("~portfolio.deals.acne", "portfolio.deals.acne: no such key to delete; did you mean 'acme'?"),
         ("+portfolio.deals.acme.term=3", "portfolio.deals.acme.term: is there already; leave out the +"),
         ("study=quik", "study: no study is named 'quik'; did you mean 'quick'?"),
+        (
+            "portfolio=demo",
+            "portfolio: a study in one file brings its own portfolio; override its keys instead",
+        ),
+        ("study=[quick,3]", "study: no study is named '3'; there are: large, quick, standard"),
+        ("study=3", "study: no study is named '3'; there are: large, quick, standard"),
         ("device=abacus", "device: no device is named 'abacus'; there are: auto, cuda, jax, null, numpy"),
         ("study.thresholds.9.level=1", "study.thresholds.9: no such item; items are 0 to 3"),
         ("study.seed=1,2", "study.seed: several values at once; a sweep needs -m"),
@@ -718,3 +732,45 @@ def test_a_total_that_looks_like_another_unit_is_warned_about(study_file):
         " no contract that large is known, is the unit right?"
     ]
     assert load(study_file()).warnings == []
+
+
+# ---- anything at all ---------------------------------------------------------------------------------------
+
+TOKENS = [
+    "null", "{}", "[]", "-1", "1e400", ".nan", "no", "'x'", "{a: 1}", "[1, 2]", "${portfolio.name}", "${.x}",
+    "${x", "!!int 3", "*a", "&a 3", "2026-01-01", "{dist: uniform}", "{dist: []}", "{quantiles: {0.5: a}}",
+    "{samples: {file: x.csv}}", "{samples: 3}", "{table: 3}", "\t", "{kind: power}", "{kind: 3}", "???",
+    "[[[]]]",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_damaged_study_is_refused_with_a_message_and_never_crashes(tmp_path, seed):
+    """Lines deleted, doubled, values and characters replaced: load returns or raises InputError."""
+    chance = random.Random(seed)
+    lines = EXAMPLE_TEXT.splitlines()
+    for _ in range(chance.randint(1, 4)):
+        index = chance.randrange(len(lines))
+        damage = chance.randrange(4)
+        values = list(re.finditer(r": ([^,{}#]+)", lines[index]))
+        if damage == 0:
+            del lines[index]
+        elif damage == 1:
+            lines.insert(index, chance.choice(lines))
+        elif damage == 2 and values:
+            value = chance.choice(values)
+            lines[index] = (
+                lines[index][: value.start(1)] + chance.choice(TOKENS) + lines[index][value.end(1) :]
+            )
+        else:
+            column = chance.randrange(len(lines[index]) + 1)
+            lines[index] = (
+                lines[index][:column] + chance.choice("{}[]:,#&*!|>'%@` \t0a") + lines[index][column:]
+            )
+    (tmp_path / "x.yaml").write_text("\n".join(lines), encoding="utf-8")
+    found: tuple[Mistake, ...] = ()
+    try:
+        load(tmp_path / "x.yaml")
+    except InputError as error:
+        found = error.mistakes or (Mistake("nowhere", "", "an error without a mistake"),)
+    assert all(mistake.location.startswith(str(tmp_path)) for mistake in found)

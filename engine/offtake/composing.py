@@ -143,6 +143,10 @@ def compose_whole(
     for key in RUN_OPTIONS & document.data.keys():
         where = document.marks[key,].key
         composition.mistakes.append(Mistake(where, key, "belongs on the command line, not in a study"))
+    if any(re.match(r"portfolio=[^{]", text) for text in overrides):
+        message, hint = "a study in one file brings its own portfolio", "override its keys instead"
+        composition.mistakes.append(Mistake(COMMAND_LINE, "portfolio", message, hint))
+        return composition
     _compose(composition, "whole_file", overrides, _folders(config_dir), document)
     return composition
 
@@ -239,14 +243,19 @@ def _parse_override(composition: Composition, text: str) -> Override | None:
 def _group_choice(composition: Composition, repository: _Repository, override: Override) -> Override:
     """A choice of group must name a file; `device=null` means the null device, not nothing."""
     group, value = override.key_or_group, override.value()
-    if override.is_delete() or not repository.group_exists(group):
+    if override.is_delete() or isinstance(value, dict) or not repository.group_exists(group):
         return override
-    if value is None and repository.config_exists(f"{group}/null"):
-        override._value = QuotedString(text="null", quote=Quote.single)
-    elif isinstance(value, str) and not repository.config_exists(f"{group}/{value}"):
-        options = repository.get_group_options(group)
-        hint = did_you_mean(value, options) or f"there are: {', '.join(options)}"
-        composition.mistakes.append(Mistake(COMMAND_LINE, group, f"no {group} is named {value!r}", hint))
+    if value is None:
+        if repository.config_exists(f"{group}/null"):
+            override._value = QuotedString(text="null", quote=Quote.single)
+        return override
+    for name in value if isinstance(value, list) else [value]:
+        if not isinstance(name, str) or not repository.config_exists(f"{group}/{name}"):
+            options = repository.get_group_options(group)
+            hint = did_you_mean(str(name), options) or f"there are: {', '.join(options)}"
+            composition.mistakes.append(
+                Mistake(COMMAND_LINE, group, f"no {group} is named {str(name)!r}", hint)
+            )
     return override
 
 

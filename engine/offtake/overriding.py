@@ -105,6 +105,13 @@ def resolve_references(composition: Composition) -> None:
         if ":" in text:
             hint = "only references to other keys, as in ${..start}"
             composition.mistake(path, f"{text!r} is not allowed", hint)
+            continue
+        try:
+            OmegaConf.create([text])
+        except OmegaConfBaseException:
+            composition.mistake(
+                path, f"{text!r} is not a reference", "write ${key}, ${.sibling} or ${..cousin}"
+            )
     if composition.wrong:
         return
     resolved = OmegaConf.create(composition.data, flags={"allow_objects": True})
