@@ -13,7 +13,7 @@ import pytest
 from offtake import checkpoints
 from offtake.checkpoints import BlockStore, read_manifest, unpack, write_atomically, write_manifest
 from offtake.errors import OfftakeError
-from offtake.summary import Kept
+from offtake_kernels.kept import Kept
 from offtake_kernels.tally import Tally, TallyBuilder
 
 

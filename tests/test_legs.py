@@ -1,10 +1,12 @@
 """Every payment and receipt against its closed form, on deals that nothing disturbs."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from simple import deal, path, quarter_date, series
 
-EXACT = {"rtol": 2e-6, "atol": 1e-6}
+EXACT: Any = {"rtol": 2e-6, "atol": 1e-6}
 
 
 def _spend(leg, quarters=12, **keywords):

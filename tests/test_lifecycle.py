@@ -1,12 +1,14 @@
 """When capacity arrives, stays and ends: ladders, waiting, events, sites, vintages, what is owed."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from simple import FALSE_ALARM, deal, path, quarter_date, series, statistic, study, z_score
 
 import offtake
 
-EXACT = {"rtol": 2e-6, "atol": 1e-6}
+EXACT: Any = {"rtol": 2e-6, "atol": 1e-6}
 RENT = {"leg": {"kind": "commitment", "total": 40.0}}
 LADDER = {"first": {"after": 2, "gw": 1.0}, "full": {"after": 4, "gw": 3.0}}
 

@@ -18,7 +18,8 @@ import xarray as xr
 
 from offtake.errors import InputError, OfftakeError
 from offtake.results import COLUMNS, TABLES, Result, open_result, period, quarter_number
-from offtake.summary import Kept, Row, Summary, ThresholdRow
+from offtake.summary import Row, Summary, ThresholdRow
+from offtake_kernels.kept import Kept
 from offtake_kernels.tally import TallyBuilder
 
 START = datetime.date(2025, 11, 30)

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from offtake.summary import QUANTILES, Kept, Row, Summary, ThresholdRow, wilson
+from offtake.summary import QUANTILES, Row, Summary, ThresholdRow, wilson
+from offtake_kernels.kept import Kept
 from offtake_kernels.tally import BIN_BITS, Tally, TallyBuilder, merge
 
 finite_bits = st.integers(0, 2**32 - 1).filter(lambda b: (b >> 23) & 0xFF != 0xFF)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offtake.errors import OfftakeError
-from offtake.summary import Kept
+from offtake_kernels.kept import Kept
 from offtake_kernels.tally import Tally
 
 MANIFEST = "manifest.json"

@@ -16,8 +16,8 @@ from offtake.errors import DeviceError, OfftakeError
 from offtake.hal import open_device
 from offtake.hal.device import Device
 from offtake.study import DeviceChoice, ExecutorChoice
+from offtake_kernels.kept import Kept
 from offtake_kernels.layout import Plan
-from offtake_kernels.path_numpy import Kept
 from offtake_kernels.tally import Tally
 
 Finished = tuple[Unit, Tally, Kept | None]

@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 from offtake.checkpoints import pack, prepare_folder, read_manifest, unpack, write_atomically, write_manifest
 from offtake.errors import InputError, Mistake, OfftakeError
 from offtake.frame import Frame
-from offtake.summary import Kept, Row, Summary, ThresholdRow
+from offtake.summary import Row, Summary, ThresholdRow
+from offtake_kernels.kept import Kept
 
 CONFIG = "config.yaml"
 SUMMARY = "summary.npz"

@@ -29,7 +29,8 @@ from offtake.previous import finished_before
 from offtake.progress import Progress, tracking
 from offtake.results import Result
 from offtake.study import DeviceChoice, Study
-from offtake.summary import Kept, Summary
+from offtake.summary import Summary
+from offtake_kernels.kept import Kept
 from offtake_kernels.philox import LAYOUT_VERSION
 from offtake_kernels.tally import Tally, merge
 
@@ -155,15 +156,14 @@ class _Collected:
         self.paths = 0
         self.target = 0
 
-    def add(self, unit: Unit, tally: Tally, kept) -> None:
+    def add(self, unit: Unit, tally: Tally, kept: Kept | None) -> None:
         if unit.number in self._seen:
             return
         self._seen.add(unit.number)
         self._tallies[unit.number] = tally
         self.paths += unit.paths
         if kept is not None:
-            nullable = frozenset(_nullable_columns(self._compiled))
-            self._kept[unit.number] = Kept(kept.path, kept.quarter_values, kept.scalar_values, nullable)
+            self._kept[unit.number] = kept
         if sum(t.key.size for t in self._tallies.values()) > 2 * self._merged.key.size + 2**22:
             self._merge()
 
@@ -180,13 +180,6 @@ class _Collected:
         return Kept.join(list(self._kept.values())) if self._kept else None
 
 
-def _nullable_columns(compiled: Compiled) -> Iterator[str]:
-    plan = compiled.plan
-    for series in (*plan.quarter_series, *plan.path_series):
-        if series.nullable:
-            yield plan.kept_name(series)
-
-
 def _finish(
     study: Study, compiled: Compiled, choice: DeviceChoice, units: list[Unit], store: BlockStore | None
 ) -> Iterator[Finished]:
@@ -201,13 +194,7 @@ def _finish(
     todo = list(wanted.values())
     for unit, tally, kept in run_units(compiled.plan, todo, study.study.keep_paths, choice, study.executor):
         if store is not None:
-            nullable = frozenset(_nullable_columns(compiled))
-            whole = (
-                Kept(kept.path, kept.quarter_values, kept.scalar_values, nullable)
-                if kept is not None
-                else None
-            )
-            store.save(unit.number, unit.first_path, unit.paths, tally, whole)
+            store.save(unit.number, unit.first_path, unit.paths, tally, kept)
         yield unit, tally, kept
 
 
@@ -309,7 +296,7 @@ def _lists(value: Any) -> Any:
 def _manifest(study: Study, choice: DeviceChoice) -> dict[str, Any]:
     described = open_device(choice).describe()
     return {
-        "offtake": __version__,
+        "version": __version__,
         "seed": study.study.seed,
         "paths": study.study.paths,
         "config_hash": config_hash(study),

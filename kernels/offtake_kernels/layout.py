@@ -344,3 +344,9 @@ class Plan:
         return (
             series.metric if series.scope == "total" else f"{self.deal_names[series.index]}.{series.metric}"
         )
+
+    @property
+    def nullable_names(self) -> frozenset[str]:
+        """Columns of the kept paths in which NONE may stand for no value."""
+        series = (*self.quarter_series, *self.path_series)
+        return frozenset(self.kept_name(entry) for entry in series if entry.nullable)

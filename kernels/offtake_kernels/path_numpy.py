@@ -7,12 +7,12 @@ values amortises the tally's cost. Memory: states of all tiles, one float32 row 
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
 
 from . import elementary, ops_numpy, philox
+from .kept import Kept
 from .layout import NONE, Plan
 from .model import quarter as stages
 from .model import world
@@ -148,29 +148,6 @@ class Tile:
         return stages.end(ops_numpy, self.plan, self.terms, self.state, self.deliveries, view)
 
 
-@dataclass(frozen=True)
-class Kept:
-    """Whole paths: path uint64 [k], total metrics [k, quarters], path metrics [k] (a deal's as
-    deal.metric).
-    """
-
-    path: np.ndarray
-    quarter_values: dict[str, np.ndarray]
-    scalar_values: dict[str, np.ndarray]
-
-    @classmethod
-    def join(cls, parts: list[Kept]) -> Kept | None:
-        """All their paths, in the order given; None when there are none."""
-        if not parts:
-            return None
-        first = parts[0]
-        return cls(
-            np.concatenate([part.path for part in parts]),
-            {m: np.concatenate([part.quarter_values[m] for part in parts]) for m in first.quarter_values},
-            {m: np.concatenate([part.scalar_values[m] for part in parts]) for m in first.scalar_values},
-        )
-
-
 def run(plan: Plan, first_path: int, paths: int, builder: TallyBuilder, keep: int = 0) -> Kept | None:
     """Runs `paths` (≤ 65,536) paths from `first_path` into `builder`; returns the first `keep` of them
     whole.
@@ -201,7 +178,7 @@ def run(plan: Plan, first_path: int, paths: int, builder: TallyBuilder, keep: in
         return None
     path = np.uint64(first_path) + np.arange(keep, dtype=np.uint64)
     scalars = {plan.kept_name(s): finals[number, :keep].copy() for number, s in enumerate(plan.path_series)}
-    return Kept(path, kept_quarters, scalars)
+    return Kept(path, kept_quarters, scalars, plan.nullable_names)
 
 
 def _collect(series, recorded: dict, out: np.ndarray) -> None:

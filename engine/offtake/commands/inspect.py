@@ -39,7 +39,7 @@ def show(arguments: Sequence[str]) -> int:
     parser = _parser(
         "show",
         "The deals as announced: totals by supplier, GW, terms, sources, the announced total.",
-        ["offtake show portfolio=demo world=demo", "offtake show portfolio=demo world=demo --json"],
+        ["offtake show portfolio=openai", "offtake show portfolio=openai world=demo --json"],
     )
     _add_study_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object")
@@ -69,15 +69,15 @@ def validate(arguments: Sequence[str]) -> int:
         "validate",
         "Report every mistake in a study with file, line and column; exit code 2 if there is any.",
         [
-            "offtake validate portfolio=demo world=demo",
-            "offtake validate portfolio=demo world=demo study=quick",
+            "offtake validate portfolio=openai",
+            "offtake validate portfolio=openai study=quick",
         ],
     )
     _add_study_arguments(parser)
     given = parser.parse_intermixed_args(list(arguments))
     files, overrides = _files_and_overrides(given.study)
     if not files and not overrides:
-        parser.error("name a file, or a portfolio as in portfolio=demo")
+        parser.error("name a file, or a portfolio as in portfolio=openai")
     from offtake.portfolio import read
 
     mistakes: list[Mistake] = []

@@ -15,8 +15,8 @@ def replay(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="offtake replay",
         description="One path again, with its events, equal to what the run saw.",
-        epilog="Examples:\n  offtake run portfolio=demo world=demo study=quick out=runs/demo\n"
-        "  offtake replay runs/demo --path 17\n  offtake replay runs/demo --path 17 --json",
+        epilog="Examples:\n  offtake run portfolio=openai study=quick out=runs/openai\n"
+        "  offtake replay runs/openai --path 17\n  offtake replay runs/openai --path 17 --json",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

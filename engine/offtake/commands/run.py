@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +30,6 @@ Run a study: a summary in the terminal and, with out=DIR, a folder of results.
   FILE.yaml          a whole study in one file; without it, portfolio=NAME world=NAME study=NAME device=NAME …
   OVERRIDES          KEY=VALUE as Hydra reads them: study.paths=1e5, +KEY=VALUE adds, ~KEY deletes
   out=DIR            write manifest.json, config.yaml, Parquet tables and checkpoints to DIR
-  report=true        also write report.html and plots
   force=true         run even if the estimate of time or memory is unreasonable
   announced=true     every distribution at its headline, volatility zero
   --dry-run          print the plan with estimates of time and memory, and stop
@@ -40,10 +41,11 @@ Run a study: a summary in the terminal and, with out=DIR, a folder of results.
   --hydra-help       what Hydra itself can do; tab completion: eval "$(offtake run -sc install=bash)"
 
 Examples:
-  offtake run portfolio=demo world=demo study=quick
-  offtake run portfolio=demo world=demo study=quick out=runs/demo portfolio.deals.cloud.slip=3
-  offtake run portfolio=demo world=demo study=quick -m study.seed=1,2,3
-  offtake run portfolio=demo world=demo --cfg job"""
+  offtake run portfolio=openai study=quick
+  offtake run portfolio=openai study=quick out=runs/late_aws portfolio.deals.aws.slip=3
+  offtake run portfolio=openai study=quick stress=nvidia_delay --json
+  offtake run portfolio=openai study=quick -m study.seed=1,2
+  offtake run portfolio=openai --cfg job"""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -85,20 +87,17 @@ def _run_one(study: Study, options: RunOptions, given: argparse.Namespace) -> in
     if given.dry_run:
         _print_plan(study, as_json=given.json)
         return 0
-    for needed, flag in ((given.resume, "--resume"), (options.report, "report=true")):
-        if needed and options.out is None:
-            raise InputError([Mistake(COMMAND_LINE, flag, "needs out=DIR")])
+    if given.resume and options.out is None:
+        raise InputError([Mistake(COMMAND_LINE, "--resume", "needs out=DIR")])
+    if options.report:
+        raise InputError([Mistake(COMMAND_LINE, "report", "this version writes no report yet", "leave it out")])
     from offtake.simulate import run as simulate
 
     try:
-        result = simulate(study, out=options.out, progress=True, resume=given.resume, force=options.force)
+        with _terminated_like_interrupted():
+            result = simulate(study, out=options.out, progress=True, resume=given.resume, force=options.force)
     except KeyboardInterrupt:
-        where = f"; `--resume` with out={options.out} goes on" if options.out else ""
-        raise StoppedError(f"offtake: stopped{where}") from None
-    if options.report:
-        from offtake.report import write_report
-
-        write_report(Path(str(options.out)))
+        raise StoppedError("stopped; without out=DIR nothing is kept") from None
     if given.json:
         from offtake.headline import Headline
 
@@ -110,6 +109,19 @@ def _run_one(study: Study, options: RunOptions, given: argparse.Namespace) -> in
 
         print_summary(result, study, Console())
     return 0
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM stops a run as Ctrl-C does: what is finished is kept, and --resume goes on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _print_plan(study: Study, *, as_json: bool) -> None:

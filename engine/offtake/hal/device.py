@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar, Protocol
 
 from offtake.study import DeviceChoice
+from offtake_kernels.kept import Kept
 from offtake_kernels.layout import Plan
-from offtake_kernels.path_numpy import Kept
 from offtake_kernels.tally import Tally
 
 

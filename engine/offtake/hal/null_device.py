@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from offtake.study import DeviceChoice
+from offtake_kernels.kept import Kept
 from offtake_kernels.layout import Plan
-from offtake_kernels.path_numpy import Kept
 from offtake_kernels.tally import MOST_LANES, Tally, TallyBuilder
 
 
@@ -54,5 +54,6 @@ class NullDevice:
                 if s.scope == "total"
             },
             {plan.kept_name(s): np.zeros(count, np.float32) for s in plan.path_series},
+            plan.nullable_names,
         )
         return builder.build(paths), kept

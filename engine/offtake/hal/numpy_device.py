@@ -10,8 +10,8 @@ import numpy as np
 
 from offtake.study import DeviceChoice
 from offtake_kernels import path_numpy
+from offtake_kernels.kept import Kept
 from offtake_kernels.layout import Plan
-from offtake_kernels.path_numpy import Kept
 from offtake_kernels.tally import MOST_LANES, Tally, TallyBuilder
 
 
@@ -54,7 +54,8 @@ class NumpyDevice:
                 lanes = min(self._launch, paths - offset)
                 wanted = max(0, min(keep - offset, lanes))
                 parts.append(path_numpy.run(plan, first_path + offset, lanes, builder, wanted))
-        return builder.build(paths), Kept.join([part for part in parts if part is not None])
+        whole = [part for part in parts if part is not None]
+        return builder.build(paths), Kept.join(whole) if whole else None
 
 
 def processor_name() -> str:

@@ -61,7 +61,9 @@ def quarter_metrics(
 
 def initial(plan: Plan, zero) -> dict:
     """Accumulators of a path before quarter 0."""
-    state: dict = dict.fromkeys(("total_spend", "npv_spend", "total_inflows", "npv_net", "peak_funding"), zero)
+    state: dict = dict.fromkeys(
+        ("total_spend", "npv_spend", "total_inflows", "npv_net", "peak_funding"), zero
+    )
     state["min_cash"] = zero + 1.0e30
     firsts = ["first_shortage", "first_distress", *(name for name, _ in plan.reach)]
     return {**state, **dict.fromkeys(firsts, zero + NONE)}

@@ -39,7 +39,7 @@ def deal_terms(ops, plan: Plan, number: int, draws) -> dict:
     slip = _slip(ops, plan, number, draws)
     terms["slip"] = slip
     terms["start"] = parameters["start"] + slip
-    terms["size"] = draw(features.size, parameters["size"])
+    terms["size"] = draw(features.size, parameters.get("size"))
     _ladder(ops, group, terms, draw(features.stretch, None), draws.word, number)
     exists = terms["realised"][0] if features.segments and not features.segments[0].certain else None
     if features.long_stop:
@@ -59,7 +59,7 @@ def deal_terms(ops, plan: Plan, number: int, draws) -> dict:
     for leg, numbers in zip(features.legs, group.legs, strict=True):
         drawn = {}
         if leg.kind == "commitment":
-            price = draw(leg.price, numbers["price"])
+            price = draw(leg.price, numbers.get("price"))
             drawn["price"] = price if late_price is None else price * late_price
         if leg.kind == "power":
             pue = draw(leg.pue, None)
