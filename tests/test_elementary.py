@@ -47,7 +47,7 @@ def test_exp2():
     assert np.abs(elementary.exp2(ops_numpy, x) / 2.0 ** x.astype(np.float64) - 1).max() < 2.2e-7
     whole = np.arange(-126, 127, dtype=np.float32)
     np.testing.assert_array_equal(elementary.exp2(ops_numpy, whole), 2.0 ** whole.astype(np.float64))
-    assert np.all(np.isfinite(elementary.exp2(ops_numpy, np.float32([-1e30, 1e30]))))
+    assert np.all(np.isfinite(elementary.exp2(ops_numpy, np.array([-1e30, 1e30], np.float32))))
 
 
 def test_log2():
@@ -70,10 +70,10 @@ def test_exponential_keeps_its_tail():
 
 def test_where_chooses_bits():
     flags = np.array([True, False, True])
-    left, right = np.float32([-0.0, np.nan, 3]), np.float32([1, -2, np.inf])
+    left, right = np.array([-0.0, np.nan, 3], np.float32), np.array([1, -2, np.inf], np.float32)
     chosen = ops_numpy.where(flags, left, right)
     assert np.signbit(chosen[0])
     np.testing.assert_array_equal(chosen[1:], [-2, 3])
-    masked = ops_numpy.where(flags, np.float32([np.inf, np.nan, -5]), 0.0)
+    masked = ops_numpy.where(flags, np.array([np.inf, np.nan, -5], np.float32), 0.0)
     np.testing.assert_array_equal(masked, [np.inf, 0, -5])
     assert not np.signbit(masked[1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -59,7 +59,7 @@ class CompiledDeal:
 class Ladder:
     """The planned curve of a deal in float64: the totals that every exact check refers to."""
 
-    segments: tuple[tuple[str, float, float, float], ...]  # kind, GW added, begin, length
+    segments: tuple[tuple[Literal["jump", "ramp"], float, float, float], ...]  # kind, GW added, begin, length
 
     def integral(self, until: float) -> float:
         """GW-quarters from own start until a ladder time, before size."""
@@ -77,7 +77,7 @@ def planned_ladder(deal: Deal) -> Ladder:
     """The ladder as announced, without stretch and with every rung."""
     rungs = list(deal.ladder.values())
     points = [(0.0, 0.0), *((rung.after, rung.gw) for rung in rungs)]
-    segments = []
+    segments: list[tuple[Literal["jump", "ramp"], float, float, float]] = []
     for (before, below), (after, gw) in pairwise(points):
         if deal.shape == "step" or after == 0.0:
             segments.append(("jump", gw - below, after, 0.0))
@@ -347,7 +347,7 @@ _LEGS = {
 }
 
 
-def columns(values: list, kind=np.float32):
+def columns(values: list, kind: type = np.float32):
     """A parameter of a group's deals as a column [deals, 1]."""
     return np.asarray(values, dtype=kind).reshape(-1, 1)
 

@@ -61,7 +61,7 @@ def deterministic_path(factor: Factor, portfolio: Portfolio) -> NDArray[np.float
     quarters = portfolio.quarters
     if factor.table is not None:
         dates = [quarters_between(portfolio.start, date) for date in factor.table]
-        return np.interp(np.arange(quarters), dates, list(factor.table.values()))
+        return np.asarray(np.interp(np.arange(quarters), dates, list(factor.table.values())), np.float64)
     log = np.empty(quarters)
     log[0] = math.log(quantile_table(factor.initial)[1][0])
     growth = growth_by_quarter(factor, quarters)

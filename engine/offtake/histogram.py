@@ -144,16 +144,35 @@ class OrderedBins:
         return first, second
 
     def value(self, rows: Integers, rank: Integers) -> Floats:
-        """The value of this rank (1..N) of each row, float64 [len(rows)]; NaN where N = 0."""
+        """The value of this rank (1..N) of each row, float64 [len(rows)]; NaN where N = 0.
+
+        It lies in its bin, between the row's extremes, and within the bounds that mean m and deviation s of a
+        bin's n values put on their k-th smallest: m - s·√((n-k)/k) <= x <= m + s·√((k-1)/(n-k+1))
+        (Wolkowicz and Styan, The American Statistician 33, 1979). The middle of what is left is within half
+        a bin, 0.2 %, and all but exact where most of a bin is one atom.
+        """
         result = np.full(rows.size, np.nan)
         some = self.count[rows] > 0
         rows = rows[some]
-        found, _ = self.locate(rows, rank[some])
+        found, before = self.locate(rows, rank[some])
         lower, upper = self.edges(found)
-        middle = np.clip(0.5 * (lower + upper), self.least[rows], self.most[rows])
+        mean, deviation = self._moments(found)
+        n, k = self.n[found], rank[some] - before
+        lower = np.maximum(np.maximum(lower, self.least[rows]), mean - deviation * np.sqrt((n - k) / k))
+        upper = np.minimum(
+            np.minimum(upper, self.most[rows]), mean + deviation * np.sqrt((k - 1) / (n - k + 1))
+        )
         atom = self.atom(found)
-        result[some] = np.where(np.isnan(atom), middle, atom)
+        result[some] = np.where(np.isnan(atom), 0.5 * (lower + upper), atom)
         return result
+
+    def _moments(self, bin: Integers) -> tuple[Floats, Floats]:
+        """Mean and population deviation of a bin's values."""
+        unit = np.ldexp(1.0, self.shift[bin] - UNIT_BITS)
+        remainder = self.low[bin] / self.n[bin]
+        spread = np.maximum(self.low2[bin] / self.n[bin] - remainder * remainder, 0.0)
+        mean = self.sign[bin] * ((self.top[bin] << LOW_BITS) + remainder) * unit
+        return mean, np.sqrt(spread) * unit
 
     def rank(self, rows: Integers, p: Fraction) -> Integers:
         """k = ceil(pN), at least 1, without rounding."""

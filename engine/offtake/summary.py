@@ -6,7 +6,7 @@ merged. Moments and tail sums are rational numbers rounded once; ranks are found
 Notation: N values of a row ("none" and non-finite values left out); x_(k) the k-th smallest; alpha = 1/20.
     mean, sd          exact sums, divided and rounded once; sd with N - 1
     quantile p        x_(k), k = ceil(p N), at least 1: exact where all values of its bin are equal, else the
-                      bin's midpoint, cut to [min, max]: within 2^-9 (0.2 %) relative for normal numbers
+                      middle of what the bin's moments allow: within 2^-9 (0.2 %) relative for normal numbers
     es_low, es_high   mean of the lowest and highest alpha N values; the bin on the boundary counts in part,
                       at its own mean
     probability       counts of whole bins; a level inside a bin divides it linearly
@@ -25,7 +25,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 
@@ -110,7 +110,7 @@ class Summary:
     @cached_property
     def summary_hash(self) -> str:
         """SHA-256 over the tally and the canonical JSON of both catalogues."""
-        catalogues = [[astuple(row) for row in self.rows], [astuple(row) for row in self.thresholds]]
+        catalogues = [[[*vars(row).values()] for row in part] for part in (self.rows, self.thresholds)]
         text = json.dumps(catalogues, ensure_ascii=True, separators=(",", ":"))
         return hashlib.sha256(f"{self.tally.digest()} {text}".encode()).hexdigest()
 

@@ -90,7 +90,8 @@ def _run_one(study: Study, options: RunOptions, given: argparse.Namespace) -> in
     if given.resume and options.out is None:
         raise InputError([Mistake(COMMAND_LINE, "--resume", "needs out=DIR")])
     if options.report:
-        raise InputError([Mistake(COMMAND_LINE, "report", "this version writes no report yet", "leave it out")])
+        mistake = Mistake(COMMAND_LINE, "report", "this version writes no report yet", "leave it out")
+        raise InputError([mistake])
     from offtake.simulate import run as simulate
 
     try:
