@@ -53,7 +53,7 @@ def growth_by_quarter(factor: Factor, quarters: int) -> NDArray[np.float64]:
         return np.full(quarters, float(factor.growth))
     years = np.arange(quarters) * YEARS_PER_QUARTER
     now, later = factor.growth.now, factor.growth.later
-    return later + (now - later) * 2.0 ** (-years / factor.growth.half_life)
+    return np.asarray(later + (now - later) * 2.0 ** (-years / factor.growth.half_life), np.float64)
 
 
 def deterministic_path(factor: Factor, portfolio: Portfolio) -> NDArray[np.float64]:

@@ -42,13 +42,23 @@ def market(ops, plan: Plan, world: dict, online, factor: dict, zero) -> dict:
         "served_training": served,
         "spot_cost": spot * (world["level"][factor["spot_price"]] * _SPOT_BILLIONS),
     }
-    share = buyer.training_share
-    if buyer.inference_first and share > 0.0:
-        inference = (1.0 - share) * demand
-        left = ops.maximum(supplied - inference, 0.0)
-        view["served_training"] = ops.minimum(left / (share * demand), 1.0)
-        view["served_inference"] = ops.minimum(supplied / inference, 1.0) if share < 1.0 else zero + 1.0
+    if buyer.inference_first:
+        view.update(_inference_first(ops, buyer.training_share, demand, supplied, served, zero))
     return view
+
+
+def _inference_first(ops, training_share: float, demand, supplied, served, zero) -> dict:
+    """Training takes what inference leaves; a use without demand counts as served."""
+    if training_share == 0.0:
+        return {"served_training": zero + 1.0}
+    if training_share == 1.0:
+        return {"served_inference": zero + 1.0, "served_training": served}
+    inference = (1.0 - training_share) * demand
+    left = ops.maximum(supplied - inference, 0.0)
+    return {
+        "served_inference": ops.minimum(supplied / inference, 1.0),
+        "served_training": ops.minimum(left / (training_share * demand), 1.0),
+    }
 
 
 def revenue(ops, plan: Plan, world: dict, served_inference, factor: dict):
