@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import offtake
-from offtake.replay import Replay, replay
+from offtake.path_replay import Replay, replay
 from offtake.study import Study
 
 START = "2026-01-01"

@@ -38,17 +38,12 @@ def kept_of(seed: int) -> Kept:
 
 def test_units_come_back_as_they_were(tmp_path):
     with BlockStore(tmp_path / "run", "abc") as store:
-        store.save(3, 192, 64, tally_of(3))
-        store.save(0, 0, 64, tally_of(0), kept_of(0))
+        store.save(192, 64, tally_of(3))
+        store.save(0, 64, tally_of(0), kept_of(0))
     with BlockStore(tmp_path / "run", "abc") as store:
         first, second = store.load_all()
-        assert (first.unit, first.first_path, first.paths, first.tally.digest()) == (
-            0,
-            0,
-            64,
-            tally_of(0).digest(),
-        )
-        assert (second.unit, second.first_path, second.tally.digest()) == (3, 192, tally_of(3).digest())
+        assert (first.first_path, first.paths, first.tally.digest()) == (0, 64, tally_of(0).digest())
+        assert (second.first_path, second.tally.digest()) == (192, tally_of(3).digest())
         assert second.kept is None
         kept, expected = first.kept, kept_of(0)
         assert kept is not None
@@ -58,10 +53,9 @@ def test_units_come_back_as_they_were(tmp_path):
         assert (
             kept.scalar_values["deal ../é.lateness"] == expected.scalar_values["deal ../é.lateness"]
         ).all()
-        assert store.missing(range(5)) == [1, 2, 4]
         assert store.damaged == []
         store.clear()
-        assert store.missing(range(5)) == [0, 1, 2, 3, 4]
+        assert list(store.load_all()) == []
     assert not (tmp_path / "run" / "blocks").exists()
 
 
@@ -78,26 +72,26 @@ def damage_every_way(content: bytes):
 
 def test_a_flipped_bit_or_a_lost_tail_is_found_and_the_unit_is_missing_again(tmp_path):
     with BlockStore(tmp_path, "abc") as store:
-        store.save(0, 0, 64, tally_of(0), kept_of(0))
-        store.save(1, 64, 64, tally_of(1))
+        store.save(0, 64, tally_of(0), kept_of(0))
+        store.save(64, 64, tally_of(1))
         file = tmp_path / "blocks" / "unit-0000000000.npz"
         whole = file.read_bytes()
         for count, content in enumerate(damage_every_way(whole), start=1):
             file.write_bytes(content)
-            assert [unit.unit for unit in store.load_all()] == [1]
+            assert [unit.first_path for unit in store.load_all()] == [64]
             assert len(store.damaged) == count
             assert "unit-0000000000" in store.damaged[-1]
-            assert store.missing([0, 1]) == [0]
+            assert not file.exists()
         file.write_bytes(whole)
-        assert [unit.unit for unit in store.load_all()] == [0, 1]
+        assert [unit.first_path for unit in store.load_all()] == [0, 64]
 
 
 def test_a_unit_under_another_number_is_not_counted_twice(tmp_path):
     with BlockStore(tmp_path, "abc") as store:
-        store.save(0, 0, 64, tally_of(0))
+        store.save(0, 64, tally_of(0))
         blocks = tmp_path / "blocks"
         (blocks / "unit-0000000007.npz").write_bytes((blocks / "unit-0000000000.npz").read_bytes())
-        assert [unit.unit for unit in store.load_all()] == [0]
+        assert [unit.first_path for unit in store.load_all()] == [0]
         assert "another unit" in store.damaged[0]
 
 
@@ -111,7 +105,7 @@ def test_nothing_is_unpickled(tmp_path):
 
 def test_units_of_another_study_are_refused(tmp_path):
     with BlockStore(tmp_path, "abc") as store:
-        store.save(0, 0, 64, tally_of(0))
+        store.save(0, 64, tally_of(0))
     with BlockStore(tmp_path, "def") as store, pytest.raises(OfftakeError, match="another study"):
         list(store.load_all())
 
@@ -127,9 +121,9 @@ def test_a_second_run_in_the_folder_is_refused_until_the_first_ends(tmp_path):
 
 def hold_and_die(folder: Path) -> None:
     store = BlockStore(folder, "abc")
-    store.save(0, 0, 64, tally_of(0))
+    store.save(0, 64, tally_of(0))
     os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # between the temporary file and its name
-    store.save(1, 64, 64, tally_of(1))
+    store.save(64, 64, tally_of(1))
 
 
 def test_a_run_killed_before_the_rename_leaves_whole_units_and_no_lock(tmp_path):
@@ -139,8 +133,7 @@ def test_a_run_killed_before_the_rename_leaves_whole_units_and_no_lock(tmp_path)
     assert process.exitcode == -signal.SIGKILL
     assert list((tmp_path / "blocks").glob(".*.tmp"))
     with BlockStore(tmp_path, "abc") as store:
-        assert [unit.unit for unit in store.load_all()] == [0]
-        assert store.missing([0, 1]) == [1]
+        assert [unit.first_path for unit in store.load_all()] == [0]
         assert store.damaged == []
         assert not list((tmp_path / "blocks").glob(".*.tmp"))
 

@@ -14,8 +14,8 @@ from offtake._version import __version__
 
 if TYPE_CHECKING:
     from offtake.errors import DeviceError, InputError, NumericalError, OfftakeError, StoppedError
+    from offtake.path_replay import replay
     from offtake.portfolio import load
-    from offtake.replay import replay
     from offtake.results import Result
     from offtake.results import open_result as open
     from offtake.simulate import run
@@ -26,7 +26,7 @@ _HOMES = {
     "load": ("offtake.portfolio", "load"),
     "run": ("offtake.simulate", "run"),
     "open": ("offtake.results", "open_result"),
-    "replay": ("offtake.replay", "replay"),
+    "replay": ("offtake.path_replay", "replay"),
     "Study": ("offtake.study", "Study"),
     "Result": ("offtake.results", "Result"),
     "OfftakeError": ("offtake.errors", "OfftakeError"),

@@ -15,9 +15,8 @@ _MOST_UNITS = 64
 
 @dataclass(frozen=True)
 class Unit:
-    """Consecutive paths that are run, stored and retried together. `number` is that of its first block."""
+    """Consecutive paths that are run, stored and retried together; known by the first of them."""
 
-    number: int
     first_path: int
     paths: int
 
@@ -27,4 +26,4 @@ def cut(first_path: int, last_path: int) -> Iterator[Unit]:
     blocks = -(-(last_path - first_path) // BLOCK_PATHS)
     size = max(1, -(-blocks // _MOST_UNITS)) * BLOCK_PATHS
     for begin in range(first_path, last_path, size):
-        yield Unit(begin // BLOCK_PATHS, begin, min(size, last_path - begin))
+        yield Unit(begin, min(size, last_path - begin))

@@ -12,7 +12,7 @@ import io
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -126,7 +126,6 @@ def unpack(content: bytes) -> tuple[Tally, Kept | None, dict[str, Any]]:
 class Unit:
     """One finished unit of blocks: `paths` paths from `first_path` on."""
 
-    unit: int
     first_path: int
     paths: int
     tally: Tally
@@ -169,21 +168,21 @@ class BlockStore:
             os.close(self._lock)
             self._lock = None
 
-    def save(self, unit: int, first_path: int, paths: int, tally: Tally, kept: Kept | None = None) -> None:
+    def save(self, first_path: int, paths: int, tally: Tally, kept: Kept | None = None) -> None:
         """Keeps one finished unit, on disk when this returns. Raises OfftakeError naming the folder."""
-        about = {"config_hash": self.config_hash, "unit": unit, "first_path": first_path, "paths": paths}
-        write_atomically(self._path(unit), pack(tally, kept, about))
+        about = {"config_hash": self.config_hash, "first_path": first_path, "paths": paths}
+        write_atomically(self._path(first_path), pack(tally, kept, about))
 
     def load_all(self) -> Iterator[Unit]:
-        """Every whole unit by number, one in memory at a time; damaged ones are deleted and noted.
+        """Every whole unit by first path, one in memory at a time; damaged ones are deleted and noted.
 
         Raises OfftakeError on a unit of another study.
         """
         for path in sorted(self._blocks.glob("unit-*.npz")):
             try:
                 tally, kept, about = unpack(path.read_bytes())
-                unit = Unit(about["unit"], about["first_path"], about["paths"], tally, kept)
-                if self._path(unit.unit) != path:
+                unit = Unit(about["first_path"], about["paths"], tally, kept)
+                if self._path(unit.first_path) != path:
                     raise ValueError("damaged: it is another unit's file")
             except (OSError, ValueError) as error:
                 self.damaged.append(f"{path}: {error}; it is computed again")
@@ -195,10 +194,6 @@ class BlockStore:
                 )
             yield unit
 
-    def missing(self, units: Iterable[int]) -> list[int]:
-        """Those of the units that have no file, in the order given; after `load_all`, those to compute."""
-        return [unit for unit in units if not self._path(unit).exists()]
-
     def clear(self) -> None:
         """Removes the units and their folder, once the results are written."""
         for path in self._blocks.glob("unit-*.npz"):
@@ -206,8 +201,8 @@ class BlockStore:
         with contextlib.suppress(OSError):  # a file of someone else's keeps the folder
             self._blocks.rmdir()
 
-    def _path(self, unit: int) -> Path:
-        return self._blocks / f"unit-{unit:010d}.npz"
+    def _path(self, first_path: int) -> Path:
+        return self._blocks / f"unit-{first_path:010d}.npz"
 
 
 def _lock(folder: Path) -> int:

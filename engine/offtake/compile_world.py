@@ -71,7 +71,9 @@ def deterministic_path(factor: Factor, portfolio: Portfolio) -> NDArray[np.float
         else:
             step = growth[t]
         log[t + 1] = log[t] + step * YEARS_PER_QUARTER
-    return np.exp(log)
+    # What overflows is recorded, and refused as not finite with its metric and quarter.
+    with np.errstate(over="ignore"):
+        return np.exp(log)
 
 
 def _column(values) -> NDArray[np.float32]:
@@ -89,7 +91,8 @@ def compile_world(
     table = np.zeros((quarters, len(names)), np.float32)
     for number, factor in enumerate(factors):
         if number not in moving:
-            table[:, number] = deterministic_path(factor, portfolio)
+            with np.errstate(over="ignore"):
+                table[:, number] = deterministic_path(factor, portfolio)
     rows = [factors[number] for number in moving]
     busts = [factor.bust if regime else None for factor in rows]
     sigma = np.array([factor.volatility for factor in rows])

@@ -54,7 +54,7 @@ def _run(device: Device, plan: Plan, unit: Unit, keep_paths: int) -> Finished:
 def _run_pooled(
     plan: Plan, units: list[Unit], keep_paths: int, device: DeviceChoice, workers: int
 ) -> Iterator[Finished]:
-    waiting = {unit.number: unit for unit in units}
+    waiting = {unit.first_path: unit for unit in units}
     attempts = dict.fromkeys(waiting, 0)
     while waiting:
         # Spawned workers share nothing with a threaded or GPU-holding parent.
@@ -64,12 +64,12 @@ def _run_pooled(
         try:
             pending = {pool.submit(_work, unit, keep_paths): unit for unit in waiting.values()}
             for finished in _as_finished(pending):
-                del waiting[finished[0].number]
+                del waiting[finished[0].first_path]
                 yield finished
         except BrokenProcessPool:
-            for number in waiting:
-                attempts[number] += 1
-            lost = [number for number in waiting if attempts[number] >= _ATTEMPTS]
+            for first_path in waiting:
+                attempts[first_path] += 1
+            lost = [first_path for first_path in waiting if attempts[first_path] >= _ATTEMPTS]
             if lost:
                 first = waiting[min(lost)]
                 paths = f"paths {first.first_path} to {first.first_path + first.paths - 1}"

@@ -147,7 +147,7 @@ def _run(
 
 
 class _Collected:
-    """Tallies of finished units, merged once by unit number; merging waits until there is much to merge."""
+    """Tallies of finished units, merged once by first path; merging waits until there is much to merge."""
 
     def __init__(self, compiled: Compiled) -> None:
         self._compiled = compiled
@@ -159,13 +159,13 @@ class _Collected:
         self.target = 0
 
     def add(self, unit: Unit, tally: Tally, kept: Kept | None) -> None:
-        if unit.number in self._seen:
+        if unit.first_path in self._seen:
             return
-        self._seen.add(unit.number)
-        self._tallies[unit.number] = tally
+        self._seen.add(unit.first_path)
+        self._tallies[unit.first_path] = tally
         self.paths += unit.paths
         if kept is not None:
-            self._kept[unit.number] = kept
+            self._kept[unit.first_path] = kept
         if sum(t.key.size for t in self._tallies.values()) > 2 * self._merged.key.size + 2**22:
             self._merge()
 
@@ -188,17 +188,17 @@ def _finish(
     study: Study, compiled: Compiled, choice: DeviceChoice, units: list[Unit], store: BlockStore | None
 ) -> Iterator[Finished]:
     """Units from the store first, then those still to run, each stored as it is finished."""
-    wanted = {unit.number: unit for unit in units}
+    wanted = {unit.first_path: unit for unit in units}
     if store is not None:
         for saved in store.load_all():
-            unit = wanted.get(saved.unit)
+            unit = wanted.get(saved.first_path)
             if unit is not None and unit.paths == saved.paths:
-                del wanted[saved.unit]
+                del wanted[saved.first_path]
                 yield unit, saved.tally, saved.kept
     todo = list(wanted.values())
     for unit, tally, kept in run_units(compiled.plan, todo, study.study.keep_paths, choice, study.executor):
         if store is not None:
-            store.save(unit.number, unit.first_path, unit.paths, tally, kept)
+            store.save(unit.first_path, unit.paths, tally, kept)
         yield unit, tally, kept
 
 

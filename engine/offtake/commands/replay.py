@@ -29,8 +29,8 @@ def replay(arguments: Sequence[str]) -> int:
         raise InputError([Mistake(given.run, "", "is not a run's folder", "it has no config.yaml")])
     if not 0 <= given.path < 2**64:
         raise InputError([Mistake("command line", "--path", f"must be from 0 to 2^64 - 1, not {given.path}")])
+    from offtake.path_replay import replay as replay_path
     from offtake.portfolio import load
-    from offtake.replay import replay as replay_path
 
     study = load(config)
     replayed = replay_path(study, path=given.path)

@@ -1,0 +1,188 @@
+"""A run's folder through stops, kills, edits and damage: nothing lost, nothing counted twice."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+import offtake
+from offtake.blocks import BLOCK_PATHS
+from offtake.errors import InputError, OfftakeError, StoppedError
+
+PATHS = 4 * BLOCK_PATHS
+RENT = {"kind": "commitment", "total": 8.0}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A study file of four blocks that takes seconds, and its hash when nothing disturbs it."""
+    from simple import deal
+
+    folder = tmp_path_factory.mktemp("study")
+    text = {
+        "portfolio": {"name": "small", "start": "2026-01-01", "quarters": 6, "deals": {
+            "a": deal(slip={"dist": "expon", "mean": 1.0}, pays={"rent": RENT}),
+        }},
+        "world": {
+            "factors": {"demand": {"volatility": 0.3}, "revenue": {"volatility": 0.2}},
+            "hardware": {"chip": {"h100e_per_gw": 1.0}},
+        },
+        "study": {"paths": PATHS, "keep_paths": 10},
+        "device": {"name": "numpy"},
+    }  # fmt: skip
+    file = folder / "small.yaml"
+    file.write_text(yaml.safe_dump(text))
+    return file, offtake.run(offtake.load(file)).summary_hash
+
+
+def _command(file: Path, out: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "offtake.cli", "run", str(file), f"out={out}", *more]
+
+
+def _hash(folder: Path) -> str:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["status"] == "complete"
+    return manifest["summary_hash"]
+
+
+def _wait_for_blocks(folder: Path, process: subprocess.Popen, count: int) -> None:
+    while len(list(folder.glob("blocks/unit-*.npz"))) < count and process.poll() is None:
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_is_resumable(small, tmp_path, number):
+    file, whole = small
+    process = subprocess.Popen(_command(file, tmp_path), stderr=subprocess.PIPE, text=True)
+    _wait_for_blocks(tmp_path, process, 1)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 4, errors
+    assert "--resume goes on" in errors
+    assert "Traceback" not in errors
+    assert json.loads((tmp_path / "manifest.json").read_text())["status"] == "stopped"
+    done = subprocess.run(_command(file, tmp_path, "--resume"), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert _hash(tmp_path) == whole
+    assert not (tmp_path / "blocks").exists()
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_ends_with_the_same_hash(small, tmp_path):
+    file, whole = small
+    dice = random.Random(1)
+    for attempt in range(12):
+        process = subprocess.Popen(
+            _command(file, tmp_path, "--resume"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        try:
+            process.wait(timeout=dice.uniform(0.6, 2.5) + 0.1 * attempt)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    done = subprocess.run(_command(file, tmp_path, "--resume"), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert _hash(tmp_path) == whole
+
+
+def _stop_after(blocks: int):
+    def progress(done: int, total: int) -> None:
+        if done >= blocks * BLOCK_PATHS:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def test_a_damaged_block_is_computed_again(small, tmp_path):
+    file, whole = small
+    study = offtake.load(file)
+    with pytest.raises(StoppedError):
+        offtake.run(study, out=tmp_path, progress=_stop_after(2))
+    block = sorted(tmp_path.glob("blocks/unit-*.npz"))[0]
+    content = bytearray(block.read_bytes())
+    content[len(content) // 2] ^= 1
+    block.write_bytes(content)
+    assert offtake.run(study, out=tmp_path, resume=True).summary_hash == whole
+
+
+def test_a_finished_run_is_not_run_again(small, tmp_path):
+    file, whole = small
+    study = offtake.load(file)
+    offtake.run(study, out=tmp_path)
+    before = (tmp_path / "quarters.parquet").stat().st_mtime_ns
+    told = []
+    again = offtake.run(study, out=tmp_path, progress=lambda done, total: told.append(done))
+    assert again.summary_hash == whole
+    assert told == []
+    assert (tmp_path / "quarters.parquet").stat().st_mtime_ns == before
+    assert offtake.open(tmp_path).summary_hash == whole
+
+
+def test_another_study_is_refused_with_the_difference(small, tmp_path):
+    file, _ = small
+    with pytest.raises(StoppedError):
+        offtake.run(offtake.load(file), out=tmp_path, progress=_stop_after(1))
+    edited = offtake.load(file, ["portfolio.deals.a.pays.rent.total=9"])
+    with pytest.raises(InputError, match=r"(?s)-\s+total: 8\.0.*\+\s+total: 9\.0"):
+        offtake.run(edited, out=tmp_path, resume=True)
+
+
+def test_an_unfinished_run_waits_for_resume(small, tmp_path):
+    file, _ = small
+    study = offtake.load(file)
+    with pytest.raises(StoppedError, match="65,536 paths"):
+        offtake.run(study, out=tmp_path, progress=_stop_after(1))
+    with pytest.raises(InputError, match="--resume"):
+        offtake.run(study, out=tmp_path)
+
+
+def test_a_second_run_in_the_same_folder_is_refused(small, tmp_path):
+    file, _ = small
+    study = offtake.load(file)
+
+    def again(done: int, total: int) -> None:
+        with pytest.raises(OfftakeError, match="another run"):
+            offtake.run(study, out=tmp_path)
+        raise KeyboardInterrupt
+
+    with pytest.raises(StoppedError):
+        offtake.run(study, out=tmp_path, progress=again)
+
+
+def test_the_saved_config_gives_the_same_hash(small, tmp_path):
+    file, whole = small
+    offtake.run(offtake.load(file), out=tmp_path)
+    assert offtake.run(offtake.load(tmp_path / "config.yaml")).summary_hash == whole
+
+
+def test_a_worker_that_dies_is_replaced(small, tmp_path, monkeypatch):
+    """One of two spawned workers is killed once, from outside, while it works."""
+    file, whole = small
+    process = subprocess.Popen(
+        _command(file, tmp_path, "executor.workers=2"), stderr=subprocess.PIPE, text=True
+    )
+    victim = None
+    deadline = time.monotonic() + 30
+    while victim is None and process.poll() is None and time.monotonic() < deadline:
+        children = subprocess.run(
+            ["ps", "-o", "pid=,args=", "--ppid", str(process.pid)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        workers = [line.split()[0] for line in children.stdout.splitlines() if "spawn_main" in line]
+        victim = int(workers[0]) if workers else None
+        time.sleep(0.01)
+    time.sleep(0.8)
+    if victim is not None and process.poll() is None:
+        os.kill(victim, signal.SIGKILL)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert _hash(tmp_path) == whole
