@@ -52,6 +52,8 @@ def random_study(seed: int) -> dict[str, Any]:
     quarters = dice.whole(8, 24)
     names = [f"deal{number}" for number in range(dice.whole(1, 6))]
     layers = {name: dice.one(LAYERS) for name in names}
+    if len(names) > 1 and dice.chance(0.5):
+        layers |= {names[0]: "site", names[1]: "chips"}
     deals = {name: _deal(dice, layers[name], quarters) for name in names}
     _tie_together(dice, deals)
     return {
