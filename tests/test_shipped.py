@@ -312,3 +312,16 @@ def test_closing_the_talks_brings_the_equity():
     """10bn on the half of the paths on which the talks do not close in portfolio openai."""
     more = headline("total_inflows", None, "openai_amazon") - headline("total_inflows", None, "openai")
     assert more == pytest.approx(5.0, abs=0.7)
+
+
+def test_show_explains_the_announced_total_line_by_line():
+    from offtake.press import reconcile
+
+    lines = reconcile(offtake.load("openai"))
+    assert lines is not None
+    for line in lines["counted"][:4]:
+        assert line["difference_bn"] == pytest.approx(0.0, abs=1e-3)
+    bridge = sum(step["bn"] for step in lines["bridge"])
+    assert lines["model_bn"] + bridge == pytest.approx(lines["announced_bn"])
+    assert sum(line["press_bn"] for line in lines["counted"]) == pytest.approx(1400.0)
+    assert reconcile(offtake.load("anthropic", ["world=anthropic"])) is None

@@ -142,6 +142,8 @@ def test_a_hurdle_on_one_date_is_reached_with_probability_phi_d2():
     sigma = 0.6 / 2
     d2 = (np.log(100 / 130) + (0.1 - 0.18) / 4) / sigma
     reached = result.probability("warrant_value_vest", ">", 0.0)
+    assert reached is not None
+    assert reached.se is not None
     assert abs(reached - ndtr(d2)) < FALSE_ALARM * reached.se
     asset_or_nothing = 100 * np.exp(0.025) * ndtr(d2 + sigma)
     assert abs(z_score(result, "warrant_value_vest", asset_or_nothing)) < FALSE_ALARM

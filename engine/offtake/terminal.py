@@ -17,7 +17,7 @@ from offtake.results import Result
 from offtake.study import Study
 
 WIDTH = 80
-_MOST_RISKS = 6
+_MOST_DEALS = 16
 
 
 def print_summary(result: Result, study: Study, console: Console) -> None:
@@ -35,7 +35,7 @@ def print_summary(result: Result, study: Study, console: Console) -> None:
     console.print(_years(headline, _MONEY), width=WIDTH)
     _chances(console, headline)
     _line(console, "")
-    _line(console, "Deals by planned GW that are expected to be missed:")
+    _line(console, "Deals, those expected to miss most of their planned GW first:")
     console.print(_risks(headline), width=WIDTH)
     _announced_line(console, headline, study)
     _line(console, f"summary_hash {result.summary_hash}")
@@ -112,7 +112,7 @@ def _chances(console: Console, headline: Headline) -> None:
 
 def _risks(headline: Headline) -> Table:
     table = _table("deal", "planned GW", "delivered", "quarters late", "ends early", "spend")
-    for row in headline.deals()[:_MOST_RISKS]:
+    for row in headline.deals()[:_MOST_DEALS]:
         table.add_row(
             row["deal"][:20],
             f"{row['gw']:g}",
@@ -165,6 +165,32 @@ def print_announced(study: Study, console: Console) -> None:
         f"Announced total {totals['announced_bn']:,.1f}, of which commitments "
         f"{totals['commitments_bn']:,.1f}; received from suppliers up to {totals['received_bn']:,.1f}.",
     )
+
+
+def print_press(lines: dict[str, Any], console: Console) -> None:
+    """The press's total and the model's, line by line, and the bridge to the announced total."""
+    _line(console, "")
+    _line(console, f"The total that the press gives ({lines['source']}), line by line:")
+    table = _table("item", "press", "model", "more, less")
+    for line in lines["counted"]:
+        table.add_row(line["item"][:42], *_amounts(line["press_bn"], line["model_bn"], line["difference_bn"]))
+    difference = lines["model_bn"] - lines["press_bn"]
+    table.add_row("total", *_amounts(lines["press_bn"], lines["model_bn"], difference))
+    for step in lines["bridge"]:
+        table.add_row(f"  {step['item']}"[:46], "", f"{step['bn']:+,.1f}", "")
+    table.add_row("announced total", "", f"{lines['announced_bn']:,.1f}", "")
+    console.print(table, width=WIDTH)
+    for line in (*lines["counted"], *lines["not_counted"], *lines["elsewhere"]):
+        amount = "" if line["press_bn"] is None else f" ({line['press_bn']:,.1f})"
+        _line(console, f"- {line['item']}{amount}: {line['note']}")
+
+
+def _amounts(*values: float | None) -> list[str]:
+    """Amounts with one decimal; rounding noise is no difference."""
+    return [
+        "not given" if value is None else f"{value + 0.0 if abs(value) >= 0.05 else 0.0:,.1f}"
+        for value in values
+    ]
 
 
 def print_replay(replayed: Any, console: Console) -> None:

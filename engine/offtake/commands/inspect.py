@@ -39,7 +39,7 @@ def show(arguments: Sequence[str]) -> int:
     parser = _parser(
         "show",
         "The deals as announced: totals by supplier, GW, terms, sources, the announced total.",
-        ["offtake show portfolio=openai", "offtake show portfolio=openai world=demo --json"],
+        ["offtake show portfolio=openai", "offtake show portfolio=anthropic world=anthropic --json"],
     )
     _add_study_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object")
@@ -48,18 +48,23 @@ def show(arguments: Sequence[str]) -> int:
     if len(files) > 1:
         raise InputError([Mistake("command line", "", f"one study at a time, not {' and '.join(files)}")])
     from offtake.portfolio import read
+    from offtake.press import reconcile
 
     study, _ = read(files[0] if files else None, overrides, config_dir=given.config_dir)
     if given.json:
         from offtake.announce import announced_totals
 
-        print(json.dumps(announced_totals(study), allow_nan=False))
+        print(json.dumps({**announced_totals(study), "press": reconcile(study)}, allow_nan=False))
         return 0
     from rich.console import Console
 
-    from offtake.terminal import print_announced
+    from offtake.terminal import print_announced, print_press
 
-    print_announced(study, Console())
+    console = Console()
+    print_announced(study, console)
+    press = reconcile(study)
+    if press is not None:
+        print_press(press, console)
     return 0
 
 
