@@ -378,7 +378,8 @@ class DealPath:
         self.plan = planned_curve(self.deal)
         self.curve = realised_curve(self.deal, max(self.rungs, 1), self.stretch)
         extension = self.deal.extension
-        self.extended = extension is not None and extension.when == "always"
+        always = extension is not None and extension.when == "always"
+        self.extended = always and self.term_end < 1.0  # decided in a last whole quarter before quarter 0
 
     # The ends of service, in quarters from the study's start.
 
@@ -755,6 +756,7 @@ class Path:
         row: dict[str, float | None] = {"demand": demand, "compute": compute, "utilisation": util}
         row |= self._served(t, demand, compute + spot)
         row["shortfall"] = max(0.0, demand - compute - spot)
+        self._extend(t, demand, compute)
         row["spot_cost"] = spot * HOURS * factors["spot_price"][t] * 1e-3
         row |= {"spend": 0.0, "inflows": 0.0, "power_cost": 0.0, "capacity_gw": 0.0, "delivered_gw": 0.0}
         for name, deal in self.deals.items():
@@ -771,7 +773,6 @@ class Path:
             row["power_cost"] = (row["power_cost"] or 0.0) + power
         self._balance(t, row)
         row["commitments"] = sum(self._committed(t, deal) for deal in self.deals.values())
-        self._extend(t, demand, compute)
         row["unit_cost"] = row["spend"] / (compute * HOURS) * 1e3 if compute > 0 else None  # type: ignore
         row["concentration"] = self.totals.concentration
         row["bust"] = float(self.world.bust[t])
@@ -780,17 +781,15 @@ class Path:
         self._scalars(t, {metric: value or 0.0 for metric, value in row.items()})
 
     def _extend(self, t: int, demand: float, compute: float) -> None:
-        """Extensions on shortage are decided in the last whole quarter of the term (section 3).
-
-        They count from the next quarter; what always happens is known from the outset.
-        """
+        """Extensions are decided in the last whole quarter of the term, before its payments (section 3)."""
         for deal in self.deals.values():
             extension = deal.deal.extension
-            if extension is None or extension.when != "shortage" or deal.extended or not deal.happens:
+            if extension is None or extension.when == "never" or deal.extended or not deal.happens:
                 continue
             if not t + 1 <= deal.term_end < t + 2 or deal.end < deal.term_end or deal.cancelled_at < NEVER:
                 continue
-            deal.extended = demand * extension.threshold > compute - deal.compute
+            short = demand * extension.threshold > compute - deal.compute
+            deal.extended = extension.when == "always" or short
 
     def _spot(self, t: int, demand: float, compute: float) -> float:
         """Compute bought at the spot price (section 5)."""

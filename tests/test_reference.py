@@ -17,7 +17,6 @@ from studies import random_study
 
 import offtake
 
-SWEEP = pytest.mark.xfail(strict=True, reason="the cases in OPEN, which random studies meet")
 EXAMPLE = Path(__file__).parent / "data" / "example.yaml"
 TOLERANCE = 2e-4
 FLIPS = 0.005
@@ -111,13 +110,11 @@ def test_example(path):
     assert disagreements(study, path) == []
 
 
-@SWEEP
 def test_random_studies():
     count, differing = _disagreeing(range(30), 1)
     assert len(differing) <= FLIPS * count, differing
 
 
-@SWEEP
 @pytest.mark.slow
 def test_many_random_studies():
     count, differing = _disagreeing(range(30, 280), 3)
@@ -157,13 +154,11 @@ def _compare_rows(study: offtake.Study) -> list[tuple[str, Disagreement]]:
     return differing
 
 
-@SWEEP
 def test_deals_suppliers_and_factors():
     differing = {seed: _compare_rows(offtake.load(random_study(seed))) for seed in range(1000, 1012)}
     assert not any(differing.values()), differing
 
 
-@SWEEP
 @pytest.mark.slow
 def test_deals_suppliers_and_factors_of_many_studies():
     seeds = range(1012, 1112)
@@ -288,30 +283,6 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 
 
-OPEN = {
-    "a deposit after the term": "deposits go on after the end of deliveries",
-    "a deposit after a long stop": "deposits of a deal that does not happen",
-    "a deposit after a cancellation": "deposits go on after the end of deliveries",
-    "a deposit after a default": "deposits go on after the end of deliveries",
-    "the lateness of a deal cancelled while its clock stood still": "an ended deal goes on waiting",
-    "what is committed to a blocked deal while its clock stands still": "the ladder seems a quarter behind",
-    "a blocked deal whose clock stands still as its blocker ends": "starts in a quarter in which it waits",
-    "a fee in a quarter in which the clock stands still": "the fee counts a quarter twice",
-    "a cap below the opening value of a constant index": "the cap is dropped with the constant index",
-    "a long stop of a deal whose first rung does not happen": "ended_long_stop is 1",
-    "a term extended in the last quarter of the horizon": "ended_term is 1",
-    "no extension after a notice": "extended although cancelled",
-}
-"""Cases in which the kernels are known to be wrong, and how."""
-
-
-def _marked() -> list[Any]:
-    return [
-        pytest.param(case, marks=pytest.mark.xfail(strict=True, reason=OPEN[case])) if case in OPEN else case
-        for case in SMALL
-    ]
-
-
-@pytest.mark.parametrize("case", _marked())
+@pytest.mark.parametrize("case", list(SMALL))
 def test_small(case):
     assert disagreements(SMALL[case](), 0) == []

@@ -244,7 +244,9 @@ def _legs(deal: Deal):
 
 def _index(leg: Commitment | Purchase, factor_number, fixed) -> tuple[layout.Index, dict[str, float]]:
     factor = factor_number[leg.index]
-    follows = leg.pass_through != 0.0 and factor not in fixed
+    # A factor that never moves matters only through a cap below its ratio of 1.
+    moves = factor not in fixed or (leg.index_cap is not None and leg.index_cap < 1.0)
+    follows = leg.pass_through != 0.0 and moves
     index = layout.Index(
         factor=factor if follows else None,
         capped=follows and leg.index_cap is not None,

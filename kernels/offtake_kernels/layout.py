@@ -54,7 +54,6 @@ DEAL_PARAMETERS: Mapping[str, str] = {
     "extension_threshold": "demand × threshold above compute online without the deal extends it",
     "h100e_per_gw": "MH100e per GW, when hardware does not improve",
     "planned_in_horizon": "planned GW-quarters inside the horizon, before size; 0 when none",
-    "initially_extended": "1 when the extension is certain",
 }
 SEGMENT_PARAMETERS: Mapping[str, str] = {
     "gw": "GW that the segment adds",

@@ -27,15 +27,15 @@ def initial(ops, group: Group, terms: dict, zero) -> dict:
             state[f"{event}_at"] = blank + NEVER
             if getattr(features, f"{event}_in_bust"):
                 state[f"{event}_hazard"] = blank
-    if features.extension == "shortage":
-        state["extended"] = blank > 0.0
+    if features.extension != "never":
+        # A last whole quarter before quarter 0 has decided already, where no demand is needed for that.
+        decided = features.extension == "always"
+        state["extended"] = blank + terms["start"] + group.parameters["term"] < (1.0 if decided else -NEVER)
     return state
 
 
 def keeps_level(group: Group) -> bool:
-    """Whether the curve at the quarter's end is carried: for waiting, vintages, purchases and owned
-    hardware.
-    """
+    """Whether the curve at the quarter's end is carried: waiting, vintages, purchases, owned hardware."""
     features = group.features
     events = features.cancel or features.default or features.long_stop or features.uncertain
     return features.waits or features.improves or features.has("purchase") or (features.owned and events)
@@ -53,8 +53,15 @@ def deliver(
     """
     features = group.features
     after = dict(state)
-    start, position, stopped = _clock(ops, group, terms, state, after, signals, t)
-    base_end, scheduled, end = _service(ops, group, terms, state, after, signals, t, start)
+    begin, start, stopped = _clock(ops, group, terms, state, after, signals, t)
+    end = _service_end(ops, group, terms, state, after, signals, t, start)
+    if stopped is not None and end is not None:
+        # What has ended waits no longer.
+        for name in ("own_start", "wait"):
+            after[name] = ops.where(t >= end, state[name], after[name])
+        start = ops.where(t >= end, begin, start)
+    base_end, scheduled = _contract_ends(ops, group, state, start)
+    position = t - start - state["wait"] if features.waits else t - start
     idle = stopped
     service = base_service = 1.0
     if features.term:
@@ -64,21 +71,22 @@ def deliver(
         ended = t >= end
         idle = ended if idle is None else idle | ended
     mean = _mean(ops, terms, state, position, service, idle)
+    until = t + 1.0 if end is None else ops.minimum(end, t + 1.0)
     delivery = {
         "start": start,
         "end": end,
         "base_end": base_end,
+        "scheduled_end": scheduled,
         "mean": mean,
         "base_mean": mean,
         "service": service,
+        "position": position,
+        "reached": until - start - after["wait"] if features.waits else until - start,
     }
-    delivery["scheduled_end"] = scheduled
     if features.cancel and features.term:
         delivery["cancelled"] = (after["cancel_at"] == t) & (end == t) & (scheduled > t)
     if features.extension != "never":
         delivery["base_mean"] = _mean(ops, terms, state, position, base_service, idle)
-    delivery["position"] = position
-    delivery["reached"] = position + service if idle is None else position + ops.where(idle, 0.0, service)
     if keeps_level(group):
         _advance(ops, group, terms, state, after, delivery, idle)
     _installed(ops, group, terms, state, after, delivery, vintage, lagged)
@@ -86,24 +94,32 @@ def deliver(
 
 
 def _clock(ops, group, terms, state, after, signals, t):
-    """Own start after the quarter's waiting, ladder position at its beginning, and who stands still."""
+    """Own start before and after the quarter's waiting, and who stands still.
+
+    A deal that has not begun service waits by moving its own start; any other by stopping its ladder. While
+    another deal blocks it, waiting and blocking overlap.
+    """
     features = group.features
     if not features.waits:
         start = _unblocked(ops, group, terms["start"], signals)
-        return start, t - start, None
+        return start, start, None
     begin = _unblocked(ops, group, state["own_start"], signals)
-    position = (t - begin) - state["wait"]
     if signals["history"]:
-        return begin, position, None
+        return begin, begin, None
     stopped = None
     if features.deferrable:
         stopped = signals["distress"]
     if features.follows_sites:
         stopped = signals["sites_short"] if stopped is None else stopped | signals["sites_short"]
-    unstarted = t <= begin
-    after["own_start"] = state["own_start"] + ops.to_float(stopped & unstarted)
-    after["wait"] = state["wait"] + ops.to_float(stopped & ~unstarted)
-    return _unblocked(ops, group, after["own_start"], signals), position, stopped
+    moves = stopped & (t <= begin)
+    own_start = state["own_start"] + ops.to_float(moves)
+    if features.blocked_by:
+        # The blocker's end must not hide the wait: nothing starts in a quarter that it waits through.
+        starts = _unblocked(ops, group, own_start, signals) < t + 1.0
+        own_start = ops.where(moves & starts, begin + 1.0, own_start)
+    after["own_start"] = own_start
+    after["wait"] = state["wait"] + ops.to_float(stopped & (t > begin))
+    return begin, _unblocked(ops, group, own_start, signals), stopped
 
 
 def _unblocked(ops, group, start, signals):
@@ -116,26 +132,28 @@ def _unblocked(ops, group, start, signals):
     )
 
 
-def _service(ops, group, terms, state, after, signals, t, start):
-    """End of the first term, that of the contract, and that of service as known in this quarter (None: no
-    end).
-    """
+def _contract_ends(ops, group, state, start):
+    """Ends of the first term and of the contract with its extension; None without a term."""
     features, parameters = group.features, group.parameters
-    base_end = end = None
-    if features.term:
-        base_end = end = start + parameters["term"]
-        if features.extension == "always":
-            end = base_end + parameters["extension_quarters"]
-        if features.extension == "shortage":
-            end = base_end + ops.where(state["extended"], parameters["extension_quarters"], 0.0)
-    scheduled = end
+    if not features.term:
+        return None, None
+    base_end = start + parameters["term"]
+    if features.extension == "never":
+        return base_end, base_end
+    return base_end, base_end + ops.where(state["extended"], parameters["extension_quarters"], 0.0)
+
+
+def _service_end(ops, group, terms, state, after, signals, t, start):
+    """End of service as known in this quarter (of deliveries, for owned hardware); None: no end."""
+    features, parameters = group.features, group.parameters
+    _, end = _contract_ends(ops, group, state, start)
     for known in ("default_at", "cancel_at"):
         if known in state:
             end = state[known] if end is None else ops.minimum(end, state[known])
     if "ends" in terms:
         end = terms["ends"] if end is None else ops.minimum(end, terms["ends"])
     if signals["history"] or not (features.cancel or features.default):
-        return base_end, scheduled, end
+        return end
     in_service = t < end
     defaults = None
     if features.default:
@@ -148,7 +166,7 @@ def _service(ops, group, terms, state, after, signals, t, start):
             cancels = cancels & ~defaults
         after["cancel_at"] = ops.where(cancels, t + parameters["cancel_notice"], state["cancel_at"])
         end = ops.minimum(end, after["cancel_at"])
-    return base_end, scheduled, end
+    return end
 
 
 def _hit(ops, event, group, terms, state, after, signals, t):
@@ -200,9 +218,22 @@ def _installed(ops, group, terms, state, after, delivery, vintage, lagged):
     delivery["compute"] = ops.where(enough, size * online, 0.0)
 
 
-def extend(ops, group: Group, state: dict, delivery: dict, own_compute, demand, online, t) -> dict:
-    """Decide an extension on shortage, in the last whole quarter of the term."""
-    last_whole = (delivery["base_end"] >= t + 1.0) & (delivery["base_end"] < t + 2.0)
-    undisturbed = delivery["end"] == delivery["base_end"]
-    short = demand * group.parameters["extension_threshold"] > online - own_compute
-    return {**state, "extended": state["extended"] | (last_whole & undisturbed & short)}
+def extend(
+    ops, group: Group, state: dict, delivery: dict, own_compute, demand, online, t
+) -> tuple[dict, dict]:
+    """Decides an extension in the last whole quarter of the term; after a notice nothing is extended.
+
+    own_compute [deals, lanes], demand and online [lanes]: of the quarter itself. Returns (state, delivery).
+    """
+    base_end, end = delivery["base_end"], delivery["end"]
+    extends = (base_end >= t + 1.0) & (base_end < t + 2.0) & (end == base_end)
+    if "cancel_at" in state:
+        extends = extends & (state["cancel_at"] >= NEVER)
+    if group.features.extension == "shortage":
+        extends = extends & (demand * group.parameters["extension_threshold"] > online - own_compute)
+    longer = base_end + group.parameters["extension_quarters"]
+    known = {
+        "end": ops.where(extends, longer, end),
+        "scheduled_end": ops.where(extends, longer, delivery["scheduled_end"]),
+    }
+    return {**state, "extended": state["extended"] | extends}, {**delivery, **known}

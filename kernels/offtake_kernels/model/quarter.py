@@ -92,13 +92,13 @@ def quarter(ops, plan: Plan, terms, state, zero, scalars: SimpleNamespace, lagge
     pooled = pool.pool(ops, plan, deliveries, zero)
     online = pooled["online"]
     market = buyer.market(ops, plan, view, online, factor, zero)
-    flows = _pay_all(ops, plan, terms, state, groups, deliveries, pooled, market, view, t)
     for number, group in enumerate(plan.groups):
-        if group.features.extension == "shortage":
+        if group.features.extension != "never":
             own = ops.stack([pooled["compute"][deal] for deal in group.deals])
-            groups[number] = deliver.extend(
+            groups[number], deliveries[number] = deliver.extend(
                 ops, group, groups[number], deliveries[number], own, market["demand"], online, t
             )
+    flows = _pay_all(ops, plan, terms, state, groups, deliveries, pooled, market, view, t)
     earned = buyer.revenue(ops, plan, view, market["served_inference"], factor)
     spend, inflows = pool.total(flows["spend"]), pool.total(flows["inflows"])
     settled = buyer.settle(ops, plan, state["buyer"], earned, spend, market["spot_cost"], inflows)

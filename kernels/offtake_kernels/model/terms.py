@@ -44,7 +44,7 @@ def deal_terms(ops, plan: Plan, number: int, draws) -> dict:
     exists = terms["realised"][0] if features.segments and not features.segments[0].certain else None
     if features.long_stop:
         late = slip > parameters["long_stop"]
-        terms["ended_long_stop"] = late
+        terms["ended_long_stop"] = late if exists is None else late & exists
         exists = ~late if exists is None else exists & ~late
     if exists is not None:
         terms["ends"] = ops.where(exists, NEVER, -NEVER)
