@@ -638,7 +638,7 @@ class Path:
     def _milestones(self) -> None:
         """Which milestones have been reached (section 4, receives)."""
         for deal in self.deals.values():
-            for leg_name, leg in deal.deal.receives.items():
+            for leg_name, leg in deal.deal.receives.items() if deal.happens else ():
                 energised = deal.capacity_gw
                 wanted: dict[str, float] = {}
                 if isinstance(leg, Equity) and leg.conditional is not None:

@@ -294,3 +294,11 @@ def test_delivered_share_is_of_what_was_planned_in_the_horizon():
     assert path({"a": deal(slip=6.0)}).scalars["a.delivered_share"] == pytest.approx(6 / 8)
     assert path({"a": deal(slip=6.0, size=3.0)}).scalars["a.delivered_share"] == pytest.approx(6 / 8)
     assert path({"a": deal(start="2040-01-01")}).scalars["a.delivered_share"] is None
+
+
+def test_a_deal_that_does_not_happen_reaches_no_milestone_of_others():
+    tranches = {"one": {"gw": 1.0, "amount": 10.0}}
+    received = {"money": {"kind": "vendor_investment", "tranches": tranches, "milestone_from": ["b"]}}
+    for slip, amount in ((1.0, 10.0), (3.0, 0.0)):
+        deals = {"a": deal(slip=slip, long_stop=2, receives=received), "b": deal(supplier="other")}
+        assert series(path(deals), "inflows").sum() == pytest.approx(amount)

@@ -221,6 +221,13 @@ def test_precision_can_stop_a_study():
     assert statistic(whole, "mean", "total_spend") == statistic(result, "mean", "total_spend")
 
 
+def test_an_unknown_error_is_not_precision():
+    """With 2 paths no quantile has an error yet: the study goes on until it has."""
+    until = {"metric": "total_spend", "statistic": "p90", "rel_se": 0.9, "max_paths": 4096}
+    paths = offtake.run(_study(settings={"paths": 2, "until": until})).manifest["paths"]
+    assert 2 < paths < 4096
+
+
 def test_standard_errors_shrink_with_the_root_of_the_paths():
     errors = [statistic(offtake.run(_study(paths=n)), "se", "total_spend") for n in (1000, 16_000)]
     assert errors[0] / errors[1] == pytest.approx(4.0, rel=0.1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from offtake.compile_deals import planned_ladder
-from offtake.deals import Commitment, Deal, Equity, Hosting, Purchase, VendorInvestment
+from offtake.deals import Commitment, Deal, Equity, Hosting, Power, Purchase, VendorInvestment
 from offtake.quantiles import median
 from offtake.study import Study
 from offtake.world import Factor
@@ -54,9 +54,9 @@ def _announced_leg(leg):
         return leg.model_copy(update={**still, "price": 1.0, "take_or_pay": 1.0})
     if isinstance(leg, Purchase):
         return leg.model_copy(update=still)
-    if isinstance(leg, Hosting):
-        return leg
-    return leg.model_copy(update={"pue": median(leg.pue)})
+    if isinstance(leg, Power):
+        return leg.model_copy(update={"pue": median(leg.pue)})
+    return leg
 
 
 def _announced_factor(factor: Factor) -> Factor:
@@ -100,16 +100,16 @@ def announced_totals(study: Study) -> dict[str, Any]:
                 "gw": list(deal.ladder.values())[-1].gw,
                 "signed": next(iter(deal.ladder.values())).follow_through,
                 **{f"{key}_bn": value for key, value in amounts.items()},
+                "paid_bn": sum(value for key, value in amounts.items() if key != "received"),
                 "as_of": deal.facts.as_of.isoformat() if deal.facts.as_of else None,
                 "source": deal.facts.source,
                 "confidence": deal.facts.confidence,
                 "note": deal.facts.note,
             }
         )
-    paid = ("commitment_bn", "purchase_bn", "hosting_bn")
     suppliers: dict[str, float] = {}
     for deal in deals:
-        suppliers[deal["supplier"]] = suppliers.get(deal["supplier"], 0.0) + sum(deal[key] for key in paid)
+        suppliers[deal["supplier"]] = suppliers.get(deal["supplier"], 0.0) + deal["paid_bn"]
     return {
         "portfolio": study.portfolio.name,
         "deals": deals,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from offtake.metrics import METRICS, Metric, reach_metric, reach_name
 from offtake.study import Study
 from offtake.summary import Row, ThresholdRow
-from offtake_kernels.layout import Series, Threshold
+from offtake_kernels.layout import NOTHING, Series, Threshold
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ def compile_catalogue(
                     per_path.append((metric, scope, name, position))
     base = len(quarter_series) * quarters
     rows = [
-        Row(metric.name, scope, name, t, _nullable(metric), position * quarters + t)
+        Row(metric.name, scope, name, t, metric.nullable, position * quarters + t)
         for metric, scope, name, position in quarterly
         for t in range(quarters)
     ]
     rows += [
-        Row(m.name, scope, name, None, _nullable(m), base + position) for m, scope, name, position in per_path
+        Row(m.name, scope, name, None, m.nullable, base + position) for m, scope, name, position in per_path
     ]
     plan_thresholds, threshold_rows = _thresholds(study, quarter_series, path_series)
     return Catalogue(
@@ -68,10 +68,6 @@ def compile_catalogue(
         tuple((reach_name(level), level) for level in study.study.reach),
         {metric.name: metric.unit for metric in metrics},
     )
-
-
-def _nullable(metric: Metric) -> bool:
-    return metric.nullable or metric.name == "delivered_share"
 
 
 def _source(
@@ -96,8 +92,8 @@ def _source(
             "compute": deal.layer == "site",
         }
         if nothing.get(metric.name, False):
-            return Series("nothing", "total", 0)
-    return Series(metric.name, scope, index, _nullable(metric))  # type: ignore[arg-type]
+            return Series(NOTHING, "total", 0)
+    return Series(metric.name, scope, index, metric.nullable)  # type: ignore[arg-type]
 
 
 def _thresholds(study: Study, quarter_series: dict[Series, int], path_series: dict[Series, int]):

@@ -304,7 +304,7 @@ def _hosting(study, deal: Deal, ladder: Ladder, leg: Hosting, factor_number, fix
 
 
 def _power(study, deal: Deal, ladder: Ladder, leg: Power, factor_number, fixed):
-    return layout.Leg(kind="power", share=factor_number["power_price"]), {"cost": _POWER_BILLIONS}
+    return layout.Leg(kind="power", factor=factor_number["power_price"]), {"cost": _POWER_BILLIONS}
 
 
 def _vendor_investment(study, deal: Deal, ladder: Ladder, leg: VendorInvestment, factor_number, fixed):
@@ -331,7 +331,7 @@ def _warrants(study, deal: Deal, ladder: Ladder, leg: Warrants, factor_number, f
     template = layout.Leg(
         kind="warrants",
         tranches=len(tranches),
-        share=factor_number[leg.share],
+        factor=factor_number[leg.share],
         monetised=leg.monetise == "vest",
     )
     numbers = {key: [getattr(t, key) for t in tranches] for key in ("gw", "hurdle", "shares", "strike")}

@@ -73,7 +73,9 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("warrant_value_vest", _TOTAL, "path", "US$ bn", "value of warrants when they vest"),
     Metric("warrant_value_horizon", _TOTAL, "path", "US$ bn", "value of vested warrants at the horizon"),
-    Metric("delivered_share", _DEAL, "path", "share", "delivered share of the planned GW-quarters"),
+    Metric(
+        "delivered_share", _DEAL, "path", "share", "delivered share of the planned GW-quarters", nullable=True
+    ),
     Metric("lateness", _DEAL, "path", "quarters", "own start − planned start, waiting included"),
     Metric("realised_rungs", _DEAL, "path", "rungs", "rungs of the ladder that happen"),
     Metric("ended_term", _DEAL, "path", "0 or 1", "whether the term ran out"),

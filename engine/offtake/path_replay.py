@@ -64,7 +64,7 @@ def replay(study: Study, path: int) -> Replay:
             _value(r[series.scope, series.metric][series.index], series.nullable) for r in recorded
         ]
         for series in plan.quarter_series
-        if series.scope == "total" and series.metric != "nothing"
+        if series.is_kept
     }
     scalars = {
         plan.kept_name(series): _value(finals[series.scope, series.metric][series.index], series.nullable)

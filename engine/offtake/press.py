@@ -28,10 +28,7 @@ def reconcile(study: Study) -> dict[str, Any] | None:
         return None
     paid, power = _paid(study)
     totals = announced_totals(study)
-    headline = {
-        deal["deal"]: deal["commitment_bn"] + deal["purchase_bn"] + deal["hosting_bn"]
-        for deal in totals["deals"]
-    }
+    headline = {deal["deal"]: deal["paid_bn"] for deal in totals["deals"]}
     counted = [_line(item, paid) for item in press["counted"]]
     outside = [_line(item, paid) for item in press["not_counted"]]
     model = sum(line["model_bn"] for line in counted)

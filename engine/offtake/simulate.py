@@ -29,7 +29,7 @@ from offtake.previous import finished_before
 from offtake.progress import Progress, tracking
 from offtake.results import Result
 from offtake.study import DeviceChoice, Study
-from offtake.summary import Summary
+from offtake.summary import QUANTILES, Summary
 from offtake_kernels.kept import Kept
 from offtake_kernels.philox import LAYOUT_VERSION
 from offtake_kernels.tally import Tally, merge
@@ -213,15 +213,27 @@ def targets(study: Study) -> Iterator[int]:
 
 
 def _precise_enough(study: Study, summary: Summary) -> bool:
-    """Whether every row of the `until` metric has a small enough relative standard error."""
+    """Whether every row of the `until` metric has a small enough relative standard error.
+
+    A row without any value has nothing to be known; one whose error cannot be told yet is not precise.
+    """
     until = study.study.until
     if until is None:
         return True
-    rows = [n for n, row in enumerate(summary.rows) if row.metric == until.metric and row.scope == "total"]
-    statistics = summary.statistics
-    value = np.abs(statistics[until.statistic][rows])
-    error = statistics["se" if until.statistic == "mean" else f"se_{until.statistic}"][rows]
-    return bool(np.all(np.nan_to_num(error, nan=0.0) <= until.rel_se * np.nan_to_num(value, nan=0.0)))
+    for number, row in enumerate(summary.rows):
+        if row.metric == until.metric and row.scope == "total":
+            value, error = _estimate(summary, number, until.statistic)
+            if not np.isnan(value) and not error <= until.rel_se * abs(value):
+                return False
+    return True
+
+
+def _estimate(summary: Summary, number: int, statistic: str) -> tuple[float, float]:
+    """A statistic of a row and its standard error; NaN for one that is not known."""
+    if statistic in QUANTILES:
+        return summary.quantile(number, float(QUANTILES[statistic]))
+    column = "se" if statistic == "mean" else f"se_{statistic}"
+    return float(summary.statistics[statistic][number]), float(summary.statistics[column][number])
 
 
 def _refuse_nonfinite(summary: Summary, folder: Path | None, manifest: dict[str, Any], force: bool) -> None:

@@ -140,7 +140,7 @@ def print_announced(study: Study, console: Console) -> None:
     totals = announced_totals(study)
     table = _table("deal", "supplier", "GW", "start", "years", "US$ bn", "conf.", "as of")
     for deal in totals["deals"]:
-        paid = deal["commitment_bn"] + deal["purchase_bn"] + deal["hosting_bn"]
+        paid = deal["paid_bn"]
         years = "–" if deal["term_quarters"] is None else f"{deal['term_quarters'] / 4:g}"
         table.add_row(
             deal["deal"][:16],

@@ -23,6 +23,8 @@ from .quantile_table import TableSet
 NEVER = 1.0e6
 # A nullable metric that has no value in a path (its values are never negative).
 NONE = -1.0
+# The series of zeros that every row reads which can be nothing else.
+NOTHING = "nothing"
 # Relative slack of "has reached" and of "more chips than sites", against float32 rounding of sums.
 REACHED = 1.0 - 2.0**-16
 SHORT_OF_SITES = 1.0 + 2.0**-16
@@ -139,7 +141,7 @@ class Leg:
     deposit: bool = False
     conditional: bool = False
     tranches: int = 0
-    share: int | None = None
+    factor: int | None = None
     monetised: bool = False
     milestone_from: tuple[int, ...] = ()
     price: Random | None = None
@@ -292,6 +294,11 @@ class Series:
     scope: Literal["total", "deal", "supplier", "factor"]
     index: int
     nullable: bool = False
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether kept paths show it: totals do, the shared row of what never happens does not."""
+        return self.scope == "total" and self.metric != NOTHING
 
 
 @dataclass(frozen=True)

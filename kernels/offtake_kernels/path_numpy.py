@@ -157,7 +157,7 @@ def run(plan: Plan, first_path: int, paths: int, builder: TallyBuilder, keep: in
     offsets = range(0, paths, TILE)
     tiles = [Tile(plan, first_path + offset, min(TILE, paths - offset)) for offset in offsets]
     rows = np.empty((len(plan.quarter_series), paths), np.float32)
-    totals = [(number, s.metric) for number, s in enumerate(plan.quarter_series) if s.scope == "total"]
+    totals = [(number, s.metric) for number, s in enumerate(plan.quarter_series) if s.is_kept]
     kept_quarters = {metric: np.empty((keep, plan.quarters), np.float32) for _, metric in totals}
     for t in range(plan.quarters):
         for tile, offset in zip(tiles, offsets, strict=True):

@@ -51,7 +51,7 @@ class NullDevice:
             {
                 s.metric: np.zeros((count, plan.quarters), np.float32)
                 for s in plan.quarter_series
-                if s.scope == "total"
+                if s.is_kept
             },
             {plan.kept_name(s): np.zeros(count, np.float32) for s in plan.path_series},
             plan.nullable_names,

@@ -57,13 +57,13 @@ def pay(
     return {**state, "legs": states}, flows
 
 
-def milestones(ops, group: Group, state: dict, capacity, energised) -> dict:
+def milestones(ops, group: Group, terms: dict, state: dict, capacity, energised) -> dict:
     """Before quarter 0: milestones already reached are history, and are never paid."""
     states = []
     for leg, numbers, before in zip(group.features.legs, group.legs, state["legs"], strict=True):
         after = before
         if leg.tranches:
-            standing = _standing(leg, capacity, energised)
+            standing = _standing(ops, leg, terms, capacity, energised)
             reached = [standing >= gw * REACHED for gw in numbers["gw"]]
             after = {
                 **before,
@@ -196,18 +196,22 @@ def _power(ops, leg, numbers, drawn, state, quarter):
     load = quarter.capacity
     if quarter.group.features.layer == "site":
         load = quarter.delivery["gw"] * quarter.pooled["site_load"] if "site_load" in quarter.pooled else 0.0
-    return state, {"power": drawn["cost"] * load * quarter.world["level"][leg.share]}
+    return state, {"power": drawn["cost"] * load * quarter.world["level"][leg.factor]}
 
 
-def _standing(leg, capacity, energised):
-    """Energised GW that counts for a leg's milestones: the deal's own and of those it names."""
+def _standing(ops, leg, terms, capacity, energised):
+    """Energised GW that counts for a leg's milestones: its deal's and of those it names.
+
+    A deal that does not happen reaches none.
+    """
     if not leg.milestone_from:
         return capacity
-    return capacity + total(energised[deal] for deal in leg.milestone_from)
+    standing = capacity + total(energised[deal] for deal in leg.milestone_from)
+    return standing if "ends" not in terms else ops.where(terms["ends"] > 0.0, standing, 0.0)
 
 
 def _vendor_investment(ops, leg, numbers, drawn, state, quarter):
-    standing = _standing(leg, quarter.capacity, quarter.energised)
+    standing = _standing(ops, leg, quarter.terms, quarter.capacity, quarter.energised)
     inflow, flags = 0.0, []
     for gw, amount, before in zip(numbers["gw"], numbers["amount"], state["reached"], strict=True):
         reached = before | (standing >= gw * REACHED)
@@ -225,7 +229,7 @@ def _equity(ops, leg, numbers, drawn, state, quarter):
 
 
 def _warrants(ops, leg, numbers, drawn, state, quarter):
-    price = quarter.world["level"][leg.share]
+    price = quarter.world["level"][leg.factor]
     highest = ops.maximum(state["highest"], price)
     in_time = quarter.t <= numbers["expiry"]
     value, after = 0.0, {"reached": [], "vested": [], "highest": highest}
@@ -250,7 +254,7 @@ def warrant_values(ops, group: Group, state: dict, world: dict):
             continue
         at_vest = at_vest + total(held["value_at_vest"])
         for shares, strike, vested in zip(numbers["shares"], numbers["strike"], held["vested"], strict=True):
-            worth = shares * ops.maximum(world["level"][leg.share] - strike, 0.0)
+            worth = shares * ops.maximum(world["level"][leg.factor] - strike, 0.0)
             at_horizon = at_horizon + total(ops.where(vested, worth, 0.0))
     return at_vest, at_horizon
 

@@ -72,7 +72,9 @@ def history_quarter(ops, plan: Plan, terms, state, zero, t, vintages, lagged) ->
     for number, group in enumerate(plan.groups):
         if group.features.milestones:
             capacity = _capacity(ops, group, pooled)
-            groups[number] = pay.milestones(ops, group, groups[number], capacity, pooled["capacity"])
+            groups[number] = pay.milestones(
+                ops, group, terms[number], groups[number], capacity, pooled["capacity"]
+            )
     return {**state, "groups": groups, **_carried(ops, pooled, zero)}, deliveries
 
 

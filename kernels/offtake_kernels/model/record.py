@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..layout import HOURS_PER_QUARTER, NEVER, NONE, REACHED, SHORTAGE, Group, Plan
+from ..layout import HOURS_PER_QUARTER, NEVER, NONE, NOTHING, REACHED, SHORTAGE, Group, Plan
 from . import pay
 from .pool import total
 
@@ -55,7 +55,7 @@ def quarter_metrics(
             total(rows[deal] for deal in members) for members in plan.supplier_deals
         ]
     recorded["factor", "factor"] = view["factors"]
-    recorded["total", "nothing"] = [zero]
+    recorded["total", NOTHING] = [zero]
     return recorded
 
 
