@@ -77,6 +77,7 @@ def simulator(monkeypatch):
         "terminal",
         print_summary=lambda result, study, console: console.print(f"summary of {study.portfolio.name}"),
         print_announced=lambda study, console: console.print(f"announced: {study.portfolio.name}"),
+        print_press=lambda lines, console: console.print(f"press: {lines}"),
         print_replay=lambda replay, console: console.print("replayed"),
     )
     install(
@@ -84,7 +85,8 @@ def simulator(monkeypatch):
         announced=lambda study: study,
         announced_totals=lambda study: {"deals": len(study.portfolio.deals)},
     )
-    install("replay", replay=lambda study, path: types.SimpleNamespace(to_dict=lambda: {"path": path}))
+    install("path_replay", replay=lambda study, path: types.SimpleNamespace(to_dict=lambda: {"path": path}))
+    install("press", reconcile=lambda study: {"openai": "lines"}.get(study.portfolio.name))
     install("hal", describe=lambda: BACKENDS)
     monkeypatch.setattr("sys.argv", ["offtake"])
     return types.SimpleNamespace(calls=calls, failures=failures)
@@ -158,8 +160,8 @@ def test_the_examples_in_every_help_run_as_printed(simulator, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     shown = examples()
     assert {command for command, _ in shown} == set(cli.COMMANDS)
-    Path("runs/demo").mkdir(parents=True)
-    Path("runs/demo/config.yaml").write_text(config_yaml(load("demo", ["world=demo"])))
+    Path("runs/openai").mkdir(parents=True)
+    Path("runs/openai/config.yaml").write_text(config_yaml(load("openai")))
     for _, line in shown:
         words = shlex.split(line.split(" > ")[0])
         assert words[0] == "offtake"
@@ -214,13 +216,14 @@ def test_warnings_go_to_stderr(simulator, capsys):
 def test_ctrl_c_during_a_run_is_resumable(simulator, capsys, tmp_path):
     simulator.failures[7] = KeyboardInterrupt()
     assert cli.main(["run", *DEMO, f"out={tmp_path}/x"]) == 4
-    assert capsys.readouterr().err == f"offtake: stopped; `--resume` with out={tmp_path}/x goes on\n"
+    assert capsys.readouterr().err == f"stopped; `--resume` with out={tmp_path}/x goes on\n"
 
 
-@pytest.mark.parametrize("argument", ["--resume", "report=true"])
-def test_what_needs_a_folder(simulator, capsys, argument):
-    assert cli.main(["run", *DEMO, argument]) == 2
-    assert capsys.readouterr().err == f"command line: {argument}: needs out=DIR\n"
+def test_what_this_run_cannot_do(simulator, capsys):
+    assert cli.main(["run", *DEMO, "--resume"]) == 2
+    assert capsys.readouterr().err == "command line: --resume: needs out=DIR\n"
+    assert cli.main(["run", *DEMO, "report=true"]) == 2
+    assert "writes no report yet" in capsys.readouterr().err
 
 
 def test_an_invalid_study_leaves_no_folder(tmp_path):
@@ -382,7 +385,7 @@ def test_show(simulator, capsys):
     assert cli.main(["show", *DEMO]) == 0
     assert capsys.readouterr().out == "announced: demo\n"
     assert cli.main(["show", str(EXAMPLE), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"deals": 1}
+    assert json.loads(capsys.readouterr().out) == {"deals": 1, "press": None}
     assert cli.main(["show", "a.yaml", "b.yaml"]) == 2
 
 

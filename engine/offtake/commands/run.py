@@ -98,7 +98,10 @@ def _run_one(study: Study, options: RunOptions, given: argparse.Namespace) -> in
         with _terminated_like_interrupted():
             result = simulate(study, out=options.out, progress=True, resume=given.resume, force=options.force)
     except KeyboardInterrupt:
-        raise StoppedError("stopped; without out=DIR nothing is kept") from None
+        kept = (
+            f"`--resume` with out={options.out} goes on" if options.out else "without out=DIR nothing is kept"
+        )
+        raise StoppedError(f"stopped; {kept}") from None
     if given.json:
         from offtake.headline import Headline
 
