@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from simple import deal, path, series
+from simple import deal, path, series, study
 
 EXACT: Any = {"rtol": 3e-6, "atol": 3e-6}
 RENT = {"leg": {"kind": "commitment", "total": 40.0}}
@@ -149,3 +149,22 @@ def test_reach_and_first_shortage():
     assert firsts == {"0.25": 0.0, "1": 2.0, "2": 4.0, "2.5": None}
     assert replayed.scalars["first_shortage"] == 0.0
     assert path({"a": deal(term=100)}).scalars["first_shortage"] is None
+
+
+def test_the_unit_cost_of_the_means_and_its_error():
+    """Against the kept paths themselves: the ratio, and its jackknife standard error."""
+    import offtake
+
+    sizes = {"dist": "uniform", "low": 0.5, "high": 2.0}
+    prices = {"dist": "lognormal", "median": 1.0, "sigma": 0.4}
+    rent = {"leg": {"kind": "commitment", "total": 40.0, "price": prices}}
+    settings = {"paths": 4000, "keep_paths": 4000}
+    result = offtake.run(study({"a": deal(size=sizes, pays=rent)}, settings=settings))
+    assert result.kept is not None
+    spend, compute = (result.kept.quarter_values[name][:, 2].astype(float) for name in ("spend", "compute"))
+    left_out = (spend.sum() - spend) / (compute.sum() - compute)
+    jackknife = np.sqrt(3999 / 4000 * ((left_out - left_out.mean()) ** 2).sum())
+    row = result.quarters.to_pandas().query("metric == 'unit_cost_of_means' and quarter == 2").iloc[0]
+    per_hour = 1e3 / 2191.5
+    assert row["mean"] == pytest.approx(per_hour * spend.sum() / compute.sum(), rel=1e-6)
+    assert row["se"] == pytest.approx(per_hour * jackknife, rel=1e-2)

@@ -53,6 +53,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("funding", _TOTAL, "quarter", "US$ bn", "outstanding funding at the end of the quarter"),
     Metric("commitments", _TOTAL, "quarter", "US$ bn", "take-or-pay money and prepayments still owed"),
     Metric("unit_cost", _TOTAL, "quarter", "US$ per H100e-hour", "spend per compute online", nullable=True),
+    Metric("spend_compute", _TOTAL, "quarter", "US$ bn × MH100e", "spend × compute, for unit_cost_of_means"),
     Metric("concentration", _TOTAL, "quarter", "index", "HHI of compute by supplier", nullable=True),
     Metric("bust", _TOTAL, "quarter", "0 or 1", "whether the quarter is in a bust"),
     Metric("factor", ("factor",), "quarter", "as the factor", "value at the start of the quarter"),

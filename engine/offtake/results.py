@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from offtake.checkpoints import pack, prepare_folder, read_manifest, unpack, write_atomically, write_manifest
 from offtake.errors import InputError, Mistake, OfftakeError
 from offtake.frame import Frame
+from offtake.ratio import METRIC, unit_cost_of_means
 from offtake.summary import Row, Summary, ThresholdRow
 from offtake_kernels.kept import Kept
 
@@ -117,7 +118,8 @@ class Result:
     def quarters(self) -> Frame:
         """Rows with a quarter: metric, scope, name, quarter, period and the statistics."""
         rows = [i for i, row in enumerate(self.summary.rows) if row.quarter is not None]
-        return Frame(self._table("quarters", self._statistics(rows, quarterly=True)), _SERIES, "quarter")
+        table = self._table("quarters", self._statistics(rows, quarterly=True))
+        return Frame(self._with_unit_cost_of_means(table), _SERIES, "quarter")
 
     @cached_property
     def scalars(self) -> Frame:
@@ -249,6 +251,24 @@ class Result:
         for name, column in self.summary.statistics.items():
             columns[name] = pa.array(column[index]) if name == "paths" else _nullable(column[index])
         return columns
+
+    def _with_unit_cost_of_means(self, table: pa.Table) -> pa.Table:
+        """The table and a row a quarter with mean spend over mean compute: mean and se, no distribution."""
+        rows = [
+            {
+                "metric": METRIC,
+                "scope": "total",
+                "name": "",
+                "quarter": quarter,
+                "period": period(self.start, quarter),
+                "mean": None if math.isnan(value) else value,
+                "se": None if math.isnan(se) else se,
+                "paths": self.summary.tally.paths,
+            }
+            for quarter, value, se in unit_cost_of_means(self.summary)
+        ]
+        added = pa.Table.from_pylist(rows, schema=table.schema)
+        return pa.concat_tables([table, added]).unify_dictionaries().combine_chunks()
 
     def _table(self, name: str, columns: Mapping[str, pa.Array]) -> pa.Table:
         """With a description of every column and, for the table, units and provenance in the metadata."""

@@ -38,6 +38,7 @@ def quarter_metrics(
         "funding": state.get("funding", zero),
         "commitments": total(deals["commitments"]) + zero,
         "unit_cost": ops.where(some, spend * _UNIT_COST / ops.maximum(online, _TINY), NONE),
+        "spend_compute": spend * online,
         "concentration": ops.where(some, pooled["hhi"], NONE),
         "bust": zero if bust is None else ops.to_float(bust),
     }
