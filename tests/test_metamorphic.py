@@ -189,7 +189,8 @@ def test_an_impossible_amount_is_refused_naming_the_deal():
 def test_a_value_that_is_not_finite_fails_the_run_and_names_its_first_path():
     factors = {"revenue": {"initial": 1.0, "growth": {"now": 2000.0, "later": 2000.0, "half_life": 1.0}}}
     made = study({"a": deal(term=100)}, factors=factors, settings={"paths": 50})
-    with pytest.raises(NumericalError, match=r"revenue in quarter 1 is not finite on 50 paths, the first of them path 0"):
+    message = "revenue in quarter 1 is not finite on 50 paths, the first of them path 0"
+    with pytest.raises(NumericalError, match=message):
         offtake.run(made)
     forced = offtake.run(made, force=True)
     assert forced.summary.nonfinite

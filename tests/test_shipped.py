@@ -325,3 +325,24 @@ def test_show_explains_the_announced_total_line_by_line():
     assert lines["model_bn"] + bridge == pytest.approx(lines["announced_bn"])
     assert sum(line["press_bn"] for line in lines["counted"]) == pytest.approx(1400.0)
     assert reconcile(offtake.load("anthropic", ["world=anthropic"])) is None
+
+
+def _terms_by_deal(plan):
+    """Slip, size and rungs of 64 paths, by deal."""
+    from offtake_kernels.path_numpy import Tile
+
+    tile = Tile(plan, 0, 64)
+    found = {}
+    for group, terms in zip(plan.groups, tile.terms, strict=True):
+        for row, number in enumerate(group.deals):
+            drawn = (terms["slip"], terms["size"], terms["realised_rungs"] + tile.zero)
+            found[plan.deal_names[number]] = [value[min(row, len(value) - 1)].tolist() for value in drawn]
+    return found
+
+
+def test_adding_google_leaves_every_other_deals_terms_unchanged():
+    without = _terms_by_deal(compile_study(study("openai", "~portfolio.deals.google")).plan)
+    all_deals = _terms_by_deal(compile_study(study("openai")).plan)
+    assert set(all_deals) - set(without) == {"google"}
+    for name, terms in without.items():
+        assert terms == all_deals[name], name
