@@ -11,7 +11,7 @@ from typing import Any
 from offtake.announce import announced_totals
 from offtake.results import Result
 from offtake.study import Study
-from offtake.summary import wilson
+from offtake.summary import Row, wilson
 
 YEARLY_LEVELS = ("capacity_gw", "compute", "demand", "served", "cash", "funding")
 YEARLY_FLOWS = ("spend", "revenue")
@@ -34,24 +34,33 @@ class Number:
         return {"value": self.value, "se": self.se}
 
 
+def _at_a_glance(row: Row) -> bool:
+    """Whether a headline reads the row."""
+    if row.scope == "total":
+        return row.quarter is None or row.metric in (*YEARLY_LEVELS, *YEARLY_FLOWS)
+    return row.scope == "deal" and (row.quarter is None or row.metric == "spend")
+
+
 class Headline:
     """Reads a result by metric; every method returns a Number or rows of them."""
 
     def __init__(self, result: Result, study: Study) -> None:
         self.result, self.study = result, study
-        self._statistics = result.summary.statistics
+        rows = [n for n, row in enumerate(result.summary.rows) if _at_a_glance(row)]
+        self._statistics = result.summary.statistics_of(rows)
+        self._place = {row: place for place, row in enumerate(rows)}
 
     def statistic(
         self, name: str, metric: str, scope: str = "total", item: str = "", quarter: int | None = None
     ) -> Number:
         """A statistic of one row, with the standard error that is reported for it."""
-        row = self.result.summary.find(metric, scope, item, quarter)
+        row = self._place[self.result.summary.find(metric, scope, item, quarter)]
         error = "se" if name == "mean" else f"se_{name}"
         return Number.of(self._statistics[name][row], self._statistics[error][row])
 
     def happens(self, metric: str) -> Number:
         """Probability that a "first …" metric has a value."""
-        row = self.result.summary.find(metric, "total", "", None)
+        row = self._place[self.result.summary.find(metric, "total", "", None)]
         paths = self._statistics["paths"][row]
         share, se, _ = wilson(paths * (1.0 - self._statistics["share_none"][row]), paths)
         return Number.of(share, se)

@@ -41,6 +41,8 @@ _SECONDS_PER_GROUP = 150.0e-9
 _SECONDS_PER_DRAW = 30.0e-9
 _BYTES_PER_BIN = 32
 _BINS_PER_ROW = 700
+# Bins that finished units may hold before they are merged, beside as many as the merged tally has.
+_PENDING_BINS = 2**21
 _LONGEST_SECONDS = 24 * 3600.0
 # The C emitter writes the same text ten times as fast, where PyYAML has it.
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -166,7 +168,10 @@ class _Collected:
         self.paths += unit.paths
         if kept is not None:
             self._kept[unit.first_path] = kept
-        if sum(t.key.size for t in self._tallies.values()) > 2 * self._merged.key.size + 2**22:
+        if (
+            sum(pending.key.size for pending in self._tallies.values())
+            > self._merged.key.size + _PENDING_BINS
+        ):
             self._merge()
 
     def _merge(self) -> None:

@@ -139,6 +139,11 @@ class Summary:
         used, back = np.unique(self._index, return_inverse=True)
         return {name: column[back] for name, column in _statistics(self.bins, used).items()}
 
+    def statistics_of(self, positions: Sequence[int]) -> dict[str, Floats | Integers]:
+        """As `statistics`, for some output rows only: what a glance needs costs less than everything."""
+        used, back = np.unique(self._index[list(positions)], return_inverse=True)
+        return {name: column[back] for name, column in _statistics(self.bins, used).items()}
+
     @cached_property
     def threshold_statistics(self) -> dict[str, Floats]:
         """probability and se of the named thresholds, from counts over all paths; "none" never holds."""
@@ -206,7 +211,9 @@ def _statistics(bins: OrderedBins, rows: Integers) -> dict[str, Floats | Integer
 def _moments(bins: OrderedBins, rows: Integers) -> tuple[Floats, Floats, Floats]:
     """mean, sd and se of the mean; each quotient of Python integers is rounded once."""
     mean, sd, se = (np.full(rows.size, np.nan) for _ in range(3))
-    first, second = bins.exact_sums(np.ones(bins.n.size, np.bool_))
+    wanted = np.zeros(bins.none.size, np.bool_)
+    wanted[rows] = True
+    first, second = bins.exact_sums(wanted[bins.row])
     for i, (row, count) in enumerate(zip(rows.tolist(), bins.count[rows].tolist(), strict=True)):
         total = first[row]
         if count >= 1:

@@ -18,7 +18,9 @@ from .model import quarter as stages
 from .model import world
 from .tally import MOST_LANES, TallyBuilder
 
-TILE = 8192
+# Values in an array of the widest group: more fall out of the cache, fewer pay more for calls of numpy.
+_VALUES = 131_072
+_TILES = 8_192, 32_768
 _COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _PATH_MASK = 0xFFFFFFFF
 
@@ -148,20 +150,27 @@ class Tile:
         return stages.end(ops_numpy, self.plan, self.terms, self.state, self.deliveries, view)
 
 
+def tile_lanes(plan: Plan) -> int:
+    """Lanes of a tile: few where a group is wide. Bits do not depend on it."""
+    widest = max(len(group.deals) for group in plan.groups)
+    return min(max(_VALUES // widest, _TILES[0]), _TILES[1])
+
+
 def run(plan: Plan, first_path: int, paths: int, builder: TallyBuilder, keep: int = 0) -> Kept | None:
     """Runs `paths` (≤ 65,536) paths from `first_path` into `builder`; returns the first `keep` of them
     whole.
     """
     assert 0 < paths <= MOST_LANES, paths
     keep = min(keep, paths)
-    offsets = range(0, paths, TILE)
-    tiles = [Tile(plan, first_path + offset, min(TILE, paths - offset)) for offset in offsets]
+    size = tile_lanes(plan)
+    offsets = range(0, paths, size)
+    tiles = [Tile(plan, first_path + offset, min(size, paths - offset)) for offset in offsets]
     rows = np.empty((len(plan.quarter_series), paths), np.float32)
     totals = [(number, s.metric) for number, s in enumerate(plan.quarter_series) if s.is_kept]
     kept_quarters = {metric: np.empty((keep, plan.quarters), np.float32) for _, metric in totals}
     for t in range(plan.quarters):
         for tile, offset in zip(tiles, offsets, strict=True):
-            _collect(plan.quarter_series, tile.step(t), rows[:, offset : offset + TILE])
+            _collect(plan.quarter_series, tile.step(t), rows[:, offset : offset + size])
         for number, values in enumerate(rows):
             builder.add(number * plan.quarters + t, values, first_path)
         for number, metric in totals:
@@ -169,7 +178,7 @@ def run(plan: Plan, first_path: int, paths: int, builder: TallyBuilder, keep: in
         _count(plan, rows, builder, t, per_path=False)
     finals = np.empty((len(plan.path_series), paths), np.float32)
     for tile, offset in zip(tiles, offsets, strict=True):
-        _collect(plan.path_series, tile.finish(), finals[:, offset : offset + TILE])
+        _collect(plan.path_series, tile.finish(), finals[:, offset : offset + size])
     base = len(plan.quarter_series) * plan.quarters
     for number, values in enumerate(finals):
         builder.add(base + number, values, first_path)

@@ -34,6 +34,7 @@ MOST_VALUES_A_BIN = 1 << 33  # low2 < 2^30 n, so int64 holds every sum up to her
 _INFINITY_BITS = 0x7F80_0000
 _NEGATIVE_INFINITY_BITS = _INFINITY_BITS - (1 << 31)
 _LEAST_PENDING_BINS = 1 << 20
+_ROWS_AT_A_TIME = 256
 
 Bins = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
@@ -110,7 +111,7 @@ def merge(tallies: Sequence[Tally]) -> Tally:
     for other in tallies:
         if other.rows != first.rows or other.threshold_hits.size != first.threshold_hits.size:
             raise ValueError("tallies of different studies cannot be merged: their rows or thresholds differ")
-    key, n, low, low2 = _compact([(t.key, t.n, t.low, t.low2) for t in tallies])
+    key, n, low, low2 = _compact_by_rows([(t.key, t.n, t.low, t.low2) for t in tallies], first.rows)
     nonfinite = _merge_nonfinite(
         np.concatenate([t.nonfinite_row for t in tallies]),
         np.concatenate([t.nonfinite_count for t in tallies]),
@@ -289,24 +290,54 @@ class TallyBuilder:
 
 
 def _compact(pieces: Sequence[Bins]) -> Bins:
-    """Sorts by key and sums equal keys. Timsort merges the pieces, each ascending already."""
+    """Sorts by key and sums equal keys.
+
+    Pieces, each ascending, go in order of their first key: those of one block are then in order as they lie,
+    and Timsort merges what several blocks share.
+    """
+    pieces = sorted((piece for piece in pieces if piece[0].size), key=lambda piece: int(piece[0][0]))
     if not pieces:
         none = np.empty(0, np.int64)
         return none, none, none, none
-    key, n, low, low2 = (np.concatenate(column) for column in zip(*pieces, strict=True))
-    if key.size == 0:
-        return key, n, low, low2
-    if not (key[1:] > key[:-1]).all():
+    keys, *columns = zip(*pieces, strict=True)
+    key = np.concatenate(keys)
+    if (key[1:] > key[:-1]).all():
+        n, low, low2 = (np.concatenate(column) for column in columns)
+    else:
         order = np.argsort(key, kind="stable")
         key = key[order]
         start = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
         key = key[start]
-        n, low, low2 = (np.add.reduceat(column[order], start) for column in (n, low, low2))
+        n, low, low2 = (np.add.reduceat(np.concatenate(column)[order], start) for column in columns)
     most = int(n.argmax())
     if n[most] > MOST_VALUES_A_BIN:
         row = int(key[most]) >> BIN_BITS
         raise OverflowError(f"row {row}: {int(n[most])} values in one bin, and exact sums hold 2^33")
     return key, n, low, low2
+
+
+def _compact_by_rows(pieces: Sequence[Bins], rows: int) -> Bins:
+    """As `_compact`, a range of rows after another, so that sorting needs little memory beside its result."""
+    ascending = [_ascending(piece) for piece in pieces]
+    bounds = np.arange(0, rows + _ROWS_AT_A_TIME, _ROWS_AT_A_TIME, dtype=np.int64) << BIN_BITS
+    cuts = [np.searchsorted(piece[0], bounds) for piece in ascending]
+    parts = []
+    for i in range(bounds.size - 1):
+        chosen = [slice(cut[i], cut[i + 1]) for cut in cuts]
+        parts.append(_compact([_slice(piece, part) for piece, part in zip(ascending, chosen, strict=True)]))
+    key, n, low, low2 = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return key, n, low, low2
+
+
+def _ascending(piece: Bins) -> Bins:
+    """A device's histogram may arrive as it lies; a tally's own is in order."""
+    key = piece[0]
+    return piece if (key[1:] > key[:-1]).all() else _compact([_slice(piece, np.argsort(key, kind="stable"))])
+
+
+def _slice(piece: Bins, part: slice | NDArray[np.int64]) -> Bins:
+    key, n, low, low2 = piece
+    return key[part], n[part], low[part], low2[part]
 
 
 def _merge_nonfinite(
