@@ -774,6 +774,7 @@ class Path:
         self._balance(t, row)
         row["commitments"] = sum(self._committed(t, deal) for deal in self.deals.values())
         row["unit_cost"] = row["spend"] / (compute * HOURS) * 1e3 if compute > 0 else None  # type: ignore
+        row["spend_compute"] = (row["spend"] or 0.0) * compute
         row["concentration"] = self.totals.concentration
         row["bust"] = float(self.world.bust[t])
         for metric, value in row.items():
