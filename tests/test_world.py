@@ -80,10 +80,11 @@ def test_tables_are_linear_between_and_flat_outside():
     )
 
 
-def test_correlated_shocks():
+@pytest.mark.parametrize("rho", [0.6, -0.3])
+def test_correlated_shocks(rho):
     """corr of the logs of two factors over a step, from kept paths."""
     factors = {"demand": {"volatility": 0.3}, "revenue": {"initial": 4.0, "volatility": 0.2}}
-    world = {"correlation": {"demand": {"revenue": 0.6}}}
+    world = {"correlation": {"demand": {"revenue": rho}}}
     made = study(
         {"a": deal()}, factors=factors, world=world, settings={"paths": 65_536, "keep_paths": 65_536}
     )
@@ -94,7 +95,7 @@ def test_correlated_shocks():
     )
     served = np.log(kept.quarter_values["served"][:, 1].astype(float))
     found = np.corrcoef(demand, revenue - served)[0, 1]
-    assert abs(np.arctanh(found) - np.arctanh(0.6)) * np.sqrt(65_536 - 3) < FALSE_ALARM
+    assert abs(np.arctanh(found) - np.arctanh(rho)) * np.sqrt(65_536 - 3) < FALSE_ALARM
 
 
 def test_boom_and_bust():
