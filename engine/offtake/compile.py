@@ -101,7 +101,10 @@ def compile_study(study: Study) -> Compiled:
         _group(study, streams, deals, members, number, history)
         for number, members in enumerate(_shapes(study, deals))
     )
-    compiled_world = compile_world.compile_world(world, portfolio, initial)
+    indices = [leg.index.factor for group in groups for leg in group.features.legs]
+    followed = {factor for factor in indices if factor is not None}
+    ratios = tuple(sorted(followed | {factor_number["market_supply"]}))
+    compiled_world = compile_world.compile_world(world, portfolio, initial, ratios)
     series = [f"factor/{compiled_world.names[factor]}" for factor in compiled_world.row]
     series += ["regime"] if regime else []
     _refuse_collisions([*streams.scores, *streams.words, *series])

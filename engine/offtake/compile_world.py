@@ -81,9 +81,12 @@ def _column(values) -> NDArray[np.float32]:
 
 
 def compile_world(
-    world: WorldTerms, portfolio: Portfolio, initial_random: dict[int, layout.Random]
+    world: WorldTerms,
+    portfolio: Portfolio,
+    initial_random: dict[int, layout.Random],
+    ratios: tuple[int, ...],
 ) -> layout.World:
-    """The factors as arrays; `initial_random` holds the random opening values by factor number."""
+    """The factors as arrays. By factor number: random opening values; whose ratio to them is followed."""
     names = factor_names(world)
     factors = [world.factors[name] for name in names]
     quarters, regime = portfolio.quarters, world.regime is not None
@@ -129,7 +132,7 @@ def compile_world(
         reversion=_column([(factor.reversion or 0.0) * YEARS_PER_QUARTER for factor in rows]),
         level=_column([math.log2(factor.level) if factor.level else 0.0 for factor in rows]),
         cholesky=_cholesky(world, [names[number] for number in moving], np.maximum(sigma, bust_sigma)),
-        ratios=tuple(range(len(names))),
+        ratios=ratios,
         regime=regime,
         bust_growth_differs=bool(np.any(drift[:, 0] != drift[:, 1])),
         bust_volatility_differs=bool(np.any(sigma != bust_sigma)),
@@ -167,7 +170,6 @@ def compile_buyer(buyer: BuyerTerms) -> layout.Buyer:
         floor=buyer.floor,
         target=buyer.target,
         limit=buyer.funding_limit,
-        defers=buyer.on_distress == "defer" and buyer.floor is not None and buyer.funding_limit is not None,
         spot_share=buyer.spot.share,
         spot_cap=buyer.spot.cap,
         training_share=buyer.training_share,

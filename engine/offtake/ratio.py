@@ -9,11 +9,9 @@ from __future__ import annotations
 import math
 
 from offtake.summary import Summary
-from offtake_kernels.layout import HOURS_PER_QUARTER
+from offtake_kernels.layout import UNIT_COST
 
 METRIC = "unit_cost_of_means"
-# US$ bn over MH100e in a quarter, in US$ per H100e-hour.
-_UNIT = 1.0e3 / HOURS_PER_QUARTER
 
 
 def unit_cost_of_means(summary: Summary) -> list[tuple[int, float, float]]:
@@ -34,8 +32,8 @@ def _ratio(summary: Summary, spend: int, compute: int, product: int) -> tuple[fl
         return math.nan, math.nan
     ratio = mean_spend / mean_compute
     if paths < 2:
-        return _UNIT * ratio, math.nan
+        return UNIT_COST * ratio, math.nan
     covariance = (mean_product - mean_spend * mean_compute) * paths / (paths - 1)
     sd_spend, sd_compute = (float(statistics["sd"][n]) for n in (spend, compute))
     variance = max(sd_spend**2 + ratio**2 * sd_compute**2 - 2 * ratio * covariance, 0.0)
-    return _UNIT * ratio, _UNIT * math.sqrt(variance / paths) / mean_compute
+    return UNIT_COST * ratio, UNIT_COST * math.sqrt(variance / paths) / mean_compute

@@ -32,6 +32,10 @@ SMALLEST_GW = 1.0e-5
 SHORTAGE = 1.0e-4
 YEARS_PER_QUARTER = 0.25
 HOURS_PER_QUARTER = 2191.5
+# US$ bn a quarter over MH100e, in US$ per H100e-hour.
+UNIT_COST = 1.0e3 / HOURS_PER_QUARTER
+# Keeps a quotient finite where its numerator is 0 too.
+TINY = 1.0e-20
 
 # Parameters of a group: name → meaning. Every backend reads them from here; `compile` may set no other.
 DEAL_PARAMETERS: Mapping[str, str] = {
@@ -61,7 +65,6 @@ SEGMENT_PARAMETERS: Mapping[str, str] = {
     "gw": "GW that the segment adds",
     "begin": "ladder time at which it begins",
     "length": "quarters that it takes",
-    "end": "ladder time at which it is complete",
     "threshold": "the rung happens when the ladder's word is below this (uint32)",
 }
 LEG_PARAMETERS: Mapping[str, Mapping[str, str]] = {
@@ -219,11 +222,10 @@ class Group:
 
 @dataclass(frozen=True)
 class World:
-    """Factors. A stochastic one is a row of the log2 state; any other is a column of `table` [quarters,
-    factors].
+    """Factors. A stochastic one is a row of the log2 state; any other is a column of `table`.
 
-    `names` fixes the number of each factor. growth [quarters, 2, rows, 1] is each step's drift
-    in log2, in boom and in bust.
+    `names` fixes the number of each factor; `ratios` are those whose X_t/X_0 is used. table [quarters,
+    factors]; growth [quarters, 2, rows, 1] is each step's drift in log2, in boom and in bust.
     """
 
     names: tuple[str, ...]
@@ -265,7 +267,6 @@ class Buyer:
     floor: float | None
     target: float | None
     limit: float | None
-    defers: bool
     spot_share: float
     spot_cap: float | None
     training_share: float

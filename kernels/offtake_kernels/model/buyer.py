@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from .. import elementary
-from ..layout import HOURS_PER_QUARTER, YEARS_PER_QUARTER, Plan
+from ..layout import HOURS_PER_QUARTER, TINY, YEARS_PER_QUARTER, Plan
 
-_TINY = 1.0e-20
 # MH100e × US$ per H100e-hour over a quarter, in US$ bn.
 _SPOT_BILLIONS = HOURS_PER_QUARTER * 1.0e-3
 
@@ -34,7 +33,7 @@ def market(ops, plan: Plan, world: dict, online, factor: dict, zero) -> dict:
     served = ops.minimum(supplied / demand, 1.0)
     view = {
         "demand": demand,
-        "use": ops.minimum(demand / ops.maximum(online, _TINY), 1.0),
+        "use": ops.minimum(demand / ops.maximum(online, TINY), 1.0),
         "spot": spot,
         "shortfall": ops.maximum(gap - spot, 0.0),
         "served": served,
@@ -71,7 +70,7 @@ def revenue(ops, plan: Plan, world: dict, served_inference, factor: dict):
         return earned * served_inference
     if elasticity == 0.5:
         return earned * ops.sqrt(served_inference)
-    power = elementary.exp2(ops, elasticity * elementary.log2(ops, ops.maximum(served_inference, _TINY)))
+    power = elementary.exp2(ops, elasticity * elementary.log2(ops, ops.maximum(served_inference, TINY)))
     return earned * ops.where(served_inference > 0.0, power, 0.0)
 
 

@@ -9,22 +9,21 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from .. import elementary
-from ..layout import REACHED, Group, Plan
+from ..layout import REACHED, Group
 from . import ladder
 from .pool import total
 
 
-def initial(ops, plan: Plan, group: Group, blank) -> list[dict]:
+def initial(group: Group, blank) -> list[dict]:
     """State of each leg of a group; `blank` is float32 zeros [deals, lanes]."""
     states: list[dict] = []
     for leg in group.features.legs:
         state: dict = {}
         if leg.kind == "purchase" and leg.deposit:
             state["secured"] = blank
-        if leg.kind in ("vendor_investment", "equity"):
+        if leg.tranches:
             state["reached"] = [blank > 1.0] * leg.tranches
         if leg.kind == "warrants":
-            state["reached"] = [blank > 1.0] * leg.tranches
             state["vested"] = [blank > 1.0] * leg.tranches
             state["highest"] = blank
             state["value_at_vest"] = blank
@@ -32,12 +31,10 @@ def initial(ops, plan: Plan, group: Group, blank) -> list[dict]:
     return states
 
 
-def pay(
-    ops, plan: Plan, group: Group, terms: dict, state: dict, quarter: SimpleNamespace
-) -> tuple[dict, dict]:
+def pay(ops, group: Group, terms: dict, state: dict, quarter: SimpleNamespace) -> tuple[dict, dict]:
     """One quarter's flows: (state, {"spend", "power", "inflows", "commitments"}), each [deals, lanes] or 0.0.
 
-    quarter: t, first (quarter 0), delivery, world, market (`use` = min(1, D/C), `hhi` of the quarter before),
+    quarter: t, delivery, world, market (`use` = min(1, D/C), `hhi` of the quarter before),
     energised (rows by deal), capacity (of the group), pooled.
     """
     flows = {"spend": 0.0, "power": 0.0, "inflows": 0.0, "commitments": 0.0}

@@ -4,9 +4,7 @@ order.
 
 from __future__ import annotations
 
-from ..layout import SHORT_OF_SITES, Plan
-
-_TINY = 1.0e-20
+from ..layout import SHORT_OF_SITES, TINY, Plan
 
 
 def total(rows):
@@ -36,20 +34,20 @@ def pool(ops, plan: Plan, deliveries: list[dict], zero) -> dict:
     if "chips" in layer:
         chips = total(row for kind, row in zip(layer, gw, strict=True) if kind == "chips") + zero
         sites = total(row for kind, row in zip(layer, gw, strict=True) if kind == "site") + zero
-        share = ops.minimum(sites / ops.maximum(chips, _TINY), 1.0)
+        share = ops.minimum(sites / ops.maximum(chips, TINY), 1.0)
         for deal, kind in enumerate(layer):
             if kind == "chips":
                 capacity[deal] = capacity[deal] * share
                 compute[deal] = compute[deal] * share
         pooled["sites_short"] = chips > sites * SHORT_OF_SITES
-        pooled["site_load"] = ops.minimum(chips / ops.maximum(sites, _TINY), 1.0)
+        pooled["site_load"] = ops.minimum(chips / ops.maximum(sites, TINY), 1.0)
     pooled["capacity"], pooled["compute"] = capacity, compute
     pooled["capacity_gw"] = total(capacity) + zero
     pooled["online"] = total(compute) + zero
     suppliers = [total(compute[deal] for deal in deals) for deals in plan.supplier_deals]
     square = 0.0
     for supplier in suppliers:
-        part = supplier / ops.maximum(pooled["online"], _TINY)
+        part = supplier / ops.maximum(pooled["online"], TINY)
         square = square + part * part
     pooled["hhi"] = square + zero
     return pooled

@@ -26,7 +26,7 @@ def begin(ops, plan: Plan, draws) -> tuple[list, dict]:
     for group, term in zip(plan.groups, terms, strict=True):
         state = deliver.initial(ops, group, term, zero)
         blank = term["start"] * 0.0 + zero
-        groups.append({**state, "legs": pay.initial(ops, plan, group, blank)})
+        groups.append({**state, "legs": pay.initial(group, blank)})
     state = {
         "world": world.initial(ops, plan, draws),
         "groups": groups,
@@ -135,7 +135,7 @@ def _pay_all(ops, plan, terms, state, groups, deliveries, pooled, market, view, 
             capacity=_capacity(ops, group, pooled) if group.features.uses_capacity else None,
             pooled=pooled,
         )
-        groups[number], paid = pay.pay(ops, plan, group, terms[number], groups[number], context)
+        groups[number], paid = pay.pay(ops, group, terms[number], groups[number], context)
         for flow, amount in paid.items():
             if not isinstance(amount, float):
                 for row, deal in enumerate(group.deals):

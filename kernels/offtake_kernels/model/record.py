@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from ..layout import HOURS_PER_QUARTER, NEVER, NONE, NOTHING, REACHED, SHORTAGE, Group, Plan
+from ..layout import NEVER, NONE, NOTHING, REACHED, SHORTAGE, TINY, UNIT_COST, Group, Plan
 from . import pay
 from .pool import total
-
-_TINY = 1.0e-20
-# US$ bn a quarter over MH100e, in US$ per H100e-hour.
-_UNIT_COST = 1.0e3 / HOURS_PER_QUARTER
 
 
 def quarter_metrics(
@@ -37,7 +33,7 @@ def quarter_metrics(
         "cash": state["cash"],
         "funding": state.get("funding", zero),
         "commitments": total(deals["commitments"]) + zero,
-        "unit_cost": ops.where(some, spend * _UNIT_COST / ops.maximum(online, _TINY), NONE),
+        "unit_cost": ops.where(some, spend * UNIT_COST / ops.maximum(online, TINY), NONE),
         "spend_compute": spend * online,
         "concentration": ops.where(some, pooled["hhi"], NONE),
         "bust": zero if bust is None else ops.to_float(bust),
@@ -130,7 +126,7 @@ def _deal_metrics(ops, plan: Plan, group: Group, term: dict, state: dict, weight
     features, parameters = group.features, group.parameters
     blank = parameters["start"] * 0.0
     planned = parameters["planned_in_horizon"]
-    share = weight / ops.maximum(planned, _TINY)
+    share = weight / ops.maximum(planned, TINY)
     horizon = float(plan.quarters)
     cancel_at = state.get("cancel_at", blank + NEVER)
     default_at = state.get("default_at", blank + NEVER)

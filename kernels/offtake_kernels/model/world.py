@@ -34,7 +34,10 @@ def initial(ops, plan: Plan, draws) -> dict:
 
 
 def levels(ops, plan: Plan, state: dict, table_row, table_first) -> dict:
-    """X_t and X_t/X_0 of every factor: [lanes], or a number for one that no path moves; `bust` or None."""
+    """X_t of every factor, X_t/X_0 of those that something follows, and `bust` or None.
+
+    [lanes] each, or a number for a factor that no path moves.
+    """
     world = plan.world
     level: dict = {}
     ratio: dict = {}
@@ -46,7 +49,8 @@ def levels(ops, plan: Plan, state: dict, table_row, table_first) -> dict:
                 ratio[factor] = level[factor] / state["first"][world.row[factor]]
         else:
             level[factor] = table_row[factor]
-            ratio[factor] = table_row[factor] / table_first[factor]
+            if factor in world.ratios:
+                ratio[factor] = table_row[factor] / table_first[factor]
     return {"level": level, "ratio": ratio, "bust": state.get("bust")}
 
 
