@@ -41,7 +41,7 @@ HERE = Path(__file__).resolve().parent
 class NoTally(TallyBuilder):
     """Takes what is recorded and forgets it: what remains is the simulation."""
 
-    def add(self, row: int, values, first_path: int) -> None:
+    def add(self, row: int, values, first_path: int, also=()) -> None:
         """Does nothing."""
 
     def add_threshold(self, index: int, hits: int) -> None:
@@ -53,10 +53,12 @@ def works(paths: int, naive_paths: int) -> dict[str, tuple[int, Callable[[], Any
     study, plain = common.study(DEALS, QUARTERS, paths), common.portfolio(DEALS, QUARTERS)
     plan = compile_study(study).plan
 
+    recipe = path_numpy.Recipe(plan)
+
     def simulate_only() -> None:
         # As the device does: a value that is not finite is counted with its path, not warned about.
         with np.errstate(all="ignore"):
-            path_numpy.run(plan, 0, paths, NoTally(plan.rows, plan.threshold_rows))
+            path_numpy.run(recipe, 0, paths, NoTally(plan.rows, plan.threshold_rows))
 
     return {
         "offtake_simulate": (paths, simulate_only),

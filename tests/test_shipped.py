@@ -329,7 +329,7 @@ def test_show_explains_the_announced_total_line_by_line():
 
 def _terms_by_deal(plan):
     """Slip, size and rungs of 64 paths, by deal."""
-    from offtake_kernels.path_numpy import Tile
+    from offtake_kernels.tile_numpy import Tile
 
     tile = Tile(plan, 0, 64)
     found = {}

@@ -21,6 +21,9 @@ from offtake_kernels import layout
 from offtake_kernels import quantile_table as tables
 from offtake_kernels.layout import YEARS_PER_QUARTER
 
+# Quarters by which float32 may bring a start forward.
+_ROUNDING = 1.0e-3
+
 
 @dataclass(frozen=True)
 class Compiled:
@@ -97,8 +100,9 @@ def compile_study(study: Study) -> Compiled:
     streams = _Streams()
     initial = _initial_random(study, streams, factors)
     history = max(0, int(np.ceil(-min(deal.earliest for deal in deals))))
+    standing = _standing(study, deals)
     groups = tuple(
-        _group(study, streams, deals, members, number, history)
+        _group(study, streams, deals, members, number, history, standing)
         for number, members in enumerate(_shapes(study, deals))
     )
     indices = [leg.index.factor for group in groups for leg in group.features.legs]
@@ -154,6 +158,18 @@ def _shapes(study: Study, deals: list[CompiledDeal]) -> list[tuple[int, ...]]:
     return [tuple(members) for _, members in ordered]
 
 
+def _standing(study: Study, deals: list[CompiledDeal]) -> frozenset[str]:
+    """Deals that may have begun before the study, and those whose end such a deal waits for."""
+    found: set[str] = set()
+    waiting: list[str | None] = [deal.name for deal in deals if deal.earliest < _ROUNDING]
+    while waiting:
+        name = waiting.pop()
+        if name is not None and name not in found:
+            found.add(name)
+            waiting.append(study.portfolio.deals[name].blocked_while)
+    return frozenset(found)
+
+
 def _group(
     study: Study,
     streams: _Streams,
@@ -161,6 +177,7 @@ def _group(
     members: tuple[int, ...],
     number: int,
     history: int,
+    standing: frozenset[str],
 ) -> layout.Group:
     group = [deals[member] for member in members]
     terms = [study.portfolio.deals[deal.name] for deal in group]
@@ -181,6 +198,7 @@ def _group(
         regions=regions,
         blocked_by=tuple(index[term.blocked_while] for term in terms if term.blocked_while is not None),
         vintage=_vintage(study, group, history),
+        standing=any(deal.name in standing for deal in group),
     )
 
 

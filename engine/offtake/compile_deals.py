@@ -179,7 +179,8 @@ def _segments(deal: Deal, ladder: Ladder, stretch: float) -> tuple[list[dict[str
                 "gw": gw,
                 "begin": begin * stretch,
                 "length": length * stretch,
-                "threshold": event_threshold(probability),
+                # A rung that is certain needs no word, so that a threshold always fits one.
+                "threshold": min(event_threshold(probability), 2**32 - 1),
             }
         )
     return segments, certain
@@ -357,13 +358,15 @@ def columns(values: list, kind: type = np.float32):
 def assemble(
     group: list[CompiledDeal], numbers: tuple[int, ...], random: dict[str, layout.Random], **extra
 ) -> layout.Group:
-    """A group from its deals. `random`: its drawn terms by role; `extra`: regions, blockers, vintages."""
+    """A group from its deals. `random`: its drawn terms by role; `extra`: regions, blockers, vintages,
+    standing.
+    """
     template = group[0].features
     legs = tuple(
         replace(leg, price=random.get(f"{position}/price"), pue=random.get(f"{position}/pue"))
         for position, leg in enumerate(template.legs)
     )
-    vintage = extra.pop("vintage")
+    vintage, standing = extra.pop("vintage"), extra.pop("standing")
     features = replace(
         template,
         legs=legs,
@@ -376,7 +379,7 @@ def assemble(
     segments = tuple(
         {
             key: columns(
-                [deal.segments[k][key] for deal in group], np.uint64 if key == "threshold" else np.float32
+                [deal.segments[k][key] for deal in group], np.uint32 if key == "threshold" else np.float32
             )
             for key in group[0].segments[k]
         }
@@ -389,6 +392,7 @@ def assemble(
         segments,
         tuple(_leg_columns(group, k) for k in range(len(legs))),
         vintage,
+        standing,
     )
 
 

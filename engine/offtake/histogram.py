@@ -3,6 +3,7 @@
 Notation as in `offtake_kernels.tally`; N is the number of values of a row, x_(k) the k-th smallest.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -15,6 +16,10 @@ from offtake_kernels.tally import BIN_BITS, BIN_MASK, LOW_BITS, Tally
 Z = 1.96  # the 95 % interval from which errors of quantiles and shares are read
 UNIT_BITS = 149  # every finite float32 is a whole number of 2^-149
 
+# Bins that are summed at a time: bounds the memory beside the histogram.
+_AT_A_TIME = 1 << 18
+_REMAINDERS = float(1 << LOW_BITS)
+_EXPONENT = 0xFF << 8
 _SIGN_BIN = 1 << (BIN_BITS - 1)
 _NONE_BIN = int(np.float32(-1.0).view(np.uint32)) >> LOW_BITS
 _MOST_VALUES = 1 << 33
@@ -27,23 +32,25 @@ Integers = NDArray[np.int64]
 class OrderedBins:
     """The bins of every row in order of value, without "none" and without non-finite values.
 
-    row, n, low, low2   int64 [bins], as in the tally
-    top                 int64 [bins], the leading 9 bits of the significand, implicit one included
-    shift               int64 [bins], a value is +-(top * 2^15 + l) * 2^(shift - 149)
-    sign                int64 [bins], 1 or -1
+    tally               whose `low` and `low2` are read through `place`, int32 [bins]
+    row                 int32 [bins]
+    n                   int64 [bins], as in the tally
+    top                 int16 [bins], the leading 9 bits of the significand, implicit one included
+    shift               int16 [bins], a value is +-(top * 2^15 + l) * 2^(shift - 149)
+    sign                int8 [bins], 1 or -1
     before              int64 [bins + 1], values of all rows before a bin
     start               int64 [rows + 1], where a row's bins begin
     none, nonfinite     int64 [rows], values left out
     least, most         float64 [rows], smallest and largest value; NaN where there is none
     """
 
-    row: Integers
+    tally: Tally
+    place: NDArray[np.int32]
+    row: NDArray[np.int32]
     n: Integers
-    low: Integers
-    low2: Integers
-    top: Integers
-    shift: Integers
-    sign: Integers
+    top: NDArray[np.int16]
+    shift: NDArray[np.int16]
+    sign: NDArray[np.int8]
     before: Integers
     start: Integers
     none: Integers
@@ -54,33 +61,35 @@ class OrderedBins:
     @classmethod
     def of(cls, tally: Tally, nullable: NDArray[np.bool_]) -> "OrderedBins":
         """nullable: [rows]. Raises OverflowError naming the row of more than 2^33 values."""
-        row, pattern = tally.key >> BIN_BITS, tally.key & BIN_MASK
-        finite = ((pattern >> 8) & 0xFF) != 0xFF
-        is_none = nullable[row] & (pattern == _NONE_BIN)
+        row = np.right_shift(tally.key, BIN_BITS, dtype=np.int32, casting="unsafe")
+        pattern = np.bitwise_and(tally.key, BIN_MASK, dtype=np.int32, casting="unsafe")
+        finite = (pattern & _EXPONENT) != _EXPONENT
+        is_none = pattern == _NONE_BIN
+        is_none &= nullable[row]
         assert not tally.low[is_none].any(), "a nullable row holds a negative value"
         none = np.zeros(tally.rows, np.int64)
         none[row[is_none]] = tally.n[is_none]
         nonfinite = np.zeros(tally.rows, np.int64)
         nonfinite[tally.nonfinite_row] = tally.nonfinite_count
-        chosen = np.flatnonzero(finite & ~is_none)
-        pattern = pattern[chosen]
+        place = np.flatnonzero(finite & ~is_none).astype(np.int32)
+        row, pattern = row[place], pattern[place]
         negative = pattern >= _SIGN_BIN
         if negative.any():
             rank = np.where(negative, BIN_MASK - pattern, pattern + _SIGN_BIN)
-            order = np.argsort((row[chosen] << BIN_BITS) + rank, kind="stable")
-            chosen, pattern, negative = chosen[order], pattern[order], negative[order]
-        row, n = row[chosen], tally.n[chosen]
-        start = np.searchsorted(row, np.arange(tally.rows + 1))
+            order = np.argsort((row.astype(np.int64) << BIN_BITS) + rank, kind="stable")
+            place, pattern, negative = place[order], pattern[order], negative[order]
+        exponent = ((pattern >> 8) & 0xFF).astype(np.int16)
+        n = tally.n[place]
         bins = cls(
+            tally=tally,
+            place=place,
             row=row,
             n=n,
-            low=tally.low[chosen],
-            low2=tally.low2[chosen],
-            top=(pattern & 0xFF) + ((((pattern >> 8) & 0xFF) > 0) << 8),
-            shift=np.maximum((pattern >> 8) & 0xFF, 1) - 1,
-            sign=1 - 2 * negative.astype(np.int64),
+            top=(pattern & 0xFF).astype(np.int16) + ((exponent > 0).astype(np.int16) << 8),
+            shift=np.maximum(exponent, 1) - 1,
+            sign=1 - 2 * negative.astype(np.int8),
             before=np.concatenate(([0], np.cumsum(n))),
-            start=start,
+            start=np.searchsorted(row, np.arange(tally.rows + 1, dtype=np.int32)),
             none=none,
             nonfinite=nonfinite,
             least=np.where(nullable, tally.least_nonnegative, tally.minimum).astype(np.float64),
@@ -105,6 +114,11 @@ class OrderedBins:
         found = np.searchsorted(self.before, before_row + rank, side="left") - 1
         return found, self.before[found] - before_row
 
+    def _remainders(self, bins: Integers | slice) -> tuple[Integers, Integers]:
+        """Σl and Σl² of bins."""
+        place = self.place[bins]
+        return self.tally.low[place], self.tally.low2[place]
+
     def edges(self, bin: Integers) -> tuple[Floats, Floats]:
         """Lower and upper edge in value; the upper one, away from 0, belongs to the next bin."""
         near = np.ldexp(self.top[bin].astype(np.float64), self.shift[bin] + LOW_BITS - UNIT_BITS)
@@ -114,34 +128,43 @@ class OrderedBins:
 
     def atom(self, bin: Integers) -> Floats:
         """The one value all entries of a bin have, NaN if they differ: equality in nΣl² >= (Σl)²."""
-        remainder = self.low[bin] // self.n[bin]
-        same = remainder * self.low[bin] == self.low2[bin]  # remainder Σl <= (Σl)²/n <= Σl²
+        low, low2 = self._remainders(bin)
+        remainder = low // self.n[bin]
+        same = remainder * low == low2  # remainder Σl <= (Σl)²/n <= Σl²
         size = np.ldexp(
-            (self.top[bin] << LOW_BITS) + remainder.astype(np.float64), self.shift[bin] - UNIT_BITS
+            self.top[bin] * _REMAINDERS + remainder.astype(np.float64), self.shift[bin] - UNIT_BITS
         )
         return np.where(same, self.sign[bin] * size, np.nan)
 
-    def exact_sums(self, chosen: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
-        """Sum (in 2^-149) and sum of squares (in 2^-298) over the chosen bins, by row.
+    def exact_sums(self, bins: Integers | range) -> tuple[list[int], list[int]]:
+        """Sum (in 2^-149) and sum of squares (in 2^-298) over bins, which ascend, by row.
 
         In a run of one row, sign and exponent, int64 holds Σnt, Σl, Σnt², Σtl and Σl² (t = top; N <= 2^33);
         runs join as Python integers.
         """
         first, second = [0] * self.none.size, [0] * self.none.size
-        where = np.flatnonzero(chosen)
-        if where.size == 0:
-            return first, second
-        row, n, low, low2, top = (a[where] for a in (self.row, self.n, self.low, self.low2, self.top))
-        group = (row << 9) + (self.shift[where] << 1) + (self.sign[where] < 0)
-        start = np.flatnonzero(np.concatenate(([True], group[1:] != group[:-1])))
-        columns = (n * top, low, n * top * top, top * low, low2)
-        sums = (np.add.reduceat(column, start).tolist() for column in columns)
-        heads = where[start]
-        runs = (self.row[heads].tolist(), self.shift[heads].tolist(), self.sign[heads].tolist())
-        for r, shift, sign, nt, lo, ntt, tl, ll in zip(*runs, *sums, strict=True):
-            first[r] += sign * ((nt << LOW_BITS) + lo) << shift
-            second[r] += ((ntt << 2 * LOW_BITS) + (tl << LOW_BITS + 1) + ll) << 2 * shift
+        for begin in range(0, len(bins), _AT_A_TIME):
+            part = bins[begin : begin + _AT_A_TIME]
+            for r, move, one, nt, lo, ntt, tl, ll in self._runs(_index(part)):
+                first[r] += one * ((nt << LOW_BITS) + lo) << move
+                second[r] += ((ntt << 2 * LOW_BITS) + (tl << LOW_BITS + 1) + ll) << 2 * move
         return first, second
+
+    def _runs(self, bins: Integers | slice) -> Iterator[tuple[int, ...]]:
+        """Row, shift, sign and the five sums of each run among bins."""
+        row, n, shift, sign = self.row[bins], self.n[bins], self.shift[bins], self.sign[bins]
+        top = self.top[bins].astype(np.int64)
+        low, low2 = self._remainders(bins)
+        starts = np.empty(row.size, np.bool_)
+        starts[0] = True
+        np.not_equal(row[1:], row[:-1], out=starts[1:])
+        for column in (shift, sign):
+            starts[1:] |= column[1:] != column[:-1]
+        start = np.flatnonzero(starts)
+        weighted = n * top
+        columns = (weighted, low, weighted * top, top * low, low2)
+        sums = (np.add.reduceat(column, start).tolist() for column in columns)
+        return zip(row[start].tolist(), shift[start].tolist(), sign[start].tolist(), *sums, strict=True)
 
     def value(self, rows: Integers, rank: Integers) -> Floats:
         """The value of this rank (1..N) of each row, float64 [len(rows)]; NaN where N = 0.
@@ -169,15 +192,16 @@ class OrderedBins:
     def _moments(self, bin: Integers) -> tuple[Floats, Floats]:
         """Mean and population deviation of a bin's values."""
         unit = np.ldexp(1.0, self.shift[bin] - UNIT_BITS)
-        remainder = self.low[bin] / self.n[bin]
-        spread = np.maximum(self.low2[bin] / self.n[bin] - remainder * remainder, 0.0)
-        mean = self.sign[bin] * ((self.top[bin] << LOW_BITS) + remainder) * unit
+        low, low2 = self._remainders(bin)
+        remainder = low / self.n[bin]
+        spread = np.maximum(low2 / self.n[bin] - remainder * remainder, 0.0)
+        mean = self.sign[bin] * (self.top[bin] * _REMAINDERS + remainder) * unit
         return mean, np.sqrt(spread) * unit
 
     def rank(self, rows: Integers, p: Fraction) -> Integers:
         """k = ceil(pN), at least 1, without rounding."""
-        counts = self.count[rows].tolist()
-        return np.array([max(1, -(-p.numerator * n // p.denominator)) for n in counts], np.int64)
+        top, bottom = p.numerator, p.denominator
+        return np.array([max(1, -(-top * n // bottom)) for n in self.count[rows].tolist()], np.int64)
 
     def error(self, rows: Integers, p: Fraction) -> Floats:
         """Standard error of the p-quantile by order statistics; NaN where the ranks leave 1..N."""
@@ -214,3 +238,7 @@ class OrderedBins:
         alone = ~np.isnan(atom)
         part[alone] = atom[alone] <= level if or_equal else atom[alone] < level
         return float((self.n[bins] * part).sum())
+
+
+def _index(bins: Integers | range) -> Integers | slice:
+    return slice(bins.start, bins.stop) if isinstance(bins, range) else bins

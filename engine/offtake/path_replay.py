@@ -12,7 +12,7 @@ from offtake.errors import InputError, Mistake
 from offtake.results import period
 from offtake.study import MOST_PATHS, Study
 from offtake_kernels.layout import NEVER, NONE, Plan
-from offtake_kernels.path_numpy import Tile
+from offtake_kernels.tile_numpy import Tile
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,12 @@ class Terms(BaseModel):
     """Base of every type of the language: frozen, strict, no unknown keys, finite numbers only."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+        defer_build=True,
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
     )
 
 

@@ -32,7 +32,7 @@ from offtake.study import DeviceChoice, Study
 from offtake.summary import QUANTILES, Summary
 from offtake_kernels.kept import Kept
 from offtake_kernels.philox import LAYOUT_VERSION
-from offtake_kernels.tally import Tally, merge
+from offtake_kernels.tally import Tally, TallyBuilder
 
 # Measured on one core of a server: cost of recording a value, of a group of deals and of a factor, in
 # seconds.
@@ -41,8 +41,6 @@ _SECONDS_PER_GROUP = 150.0e-9
 _SECONDS_PER_DRAW = 30.0e-9
 _BYTES_PER_BIN = 32
 _BINS_PER_ROW = 700
-# Bins that finished units may hold before they are merged, beside as many as the merged tally has.
-_PENDING_BINS = 2**21
 _LONGEST_SECONDS = 24 * 3600.0
 # The C emitter writes the same text ten times as fast, where PyYAML has it.
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -117,7 +115,8 @@ def _run(
             for finished in _finish(study, compiled, choice, units, store):
                 collected.add(*finished)
                 progress.advance(finished[0].paths)
-            if _precise_enough(study, collected.summary()):
+            summary = collected.summary()
+            if _precise_enough(study, summary):
                 break
     except KeyboardInterrupt:
         if folder is None:
@@ -129,7 +128,6 @@ def _run(
         if folder is not None:
             write_manifest(folder, {**manifest, "status": "failed", "paths_done": collected.paths})
         raise
-    summary = collected.summary()
     seconds = time.perf_counter() - begun
     manifest |= {
         "paths": collected.paths,
@@ -149,12 +147,11 @@ def _run(
 
 
 class _Collected:
-    """Tallies of finished units, merged once by first path; merging waits until there is much to merge."""
+    """The merged tally of finished units, each taken once by its first path, as they come."""
 
     def __init__(self, compiled: Compiled) -> None:
         self._compiled = compiled
-        self._tallies: dict[int, Tally] = {}
-        self._merged = Tally.empty(compiled.plan.rows, compiled.plan.threshold_rows)
+        self._builder = TallyBuilder(compiled.plan.rows, compiled.plan.threshold_rows)
         self._kept: dict[int, Kept] = {}
         self._seen: set[int] = set()
         self.paths = 0
@@ -164,26 +161,14 @@ class _Collected:
         if unit.first_path in self._seen:
             return
         self._seen.add(unit.first_path)
-        self._tallies[unit.first_path] = tally
+        self._builder.absorb(tally)
         self.paths += unit.paths
         if kept is not None:
             self._kept[unit.first_path] = kept
-        if (
-            sum(pending.key.size for pending in self._tallies.values())
-            > self._merged.key.size + _PENDING_BINS
-        ):
-            self._merge()
-
-    def _merge(self) -> None:
-        parts = [*self._tallies.values(), *([self._merged] if self._merged.paths else [])]
-        self._merged = merge(parts) if len(parts) > 1 else parts[0]
-        self._tallies.clear()
 
     def summary(self) -> Summary:
-        if self._tallies:
-            self._merge()
         catalogue = self._compiled.catalogue
-        return Summary(self._merged, catalogue.rows, catalogue.threshold_rows)
+        return Summary(self._builder.build(self.paths), catalogue.rows, catalogue.threshold_rows)
 
     def kept(self) -> Kept | None:
         return Kept.join(list(self._kept.values())) if self._kept else None

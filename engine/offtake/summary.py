@@ -211,9 +211,7 @@ def _statistics(bins: OrderedBins, rows: Integers) -> dict[str, Floats | Integer
 def _moments(bins: OrderedBins, rows: Integers) -> tuple[Floats, Floats, Floats]:
     """mean, sd and se of the mean; each quotient of Python integers is rounded once."""
     mean, sd, se = (np.full(rows.size, np.nan) for _ in range(3))
-    wanted = np.zeros(bins.none.size, np.bool_)
-    wanted[rows] = True
-    first, second = bins.exact_sums(wanted[bins.row])
+    first, second = bins.exact_sums(_of_rows(bins, rows))
     for i, (row, count) in enumerate(zip(rows.tolist(), bins.count[rows].tolist(), strict=True)):
         total = first[row]
         if count >= 1:
@@ -225,6 +223,19 @@ def _moments(bins: OrderedBins, rows: Integers) -> tuple[Floats, Floats, Floats]
     return mean, sd, se
 
 
+def _of_rows(bins: OrderedBins, rows: Integers) -> Integers | range:
+    """The bins of rows, which ascend."""
+    everything = rows.size == bins.none.size
+    return range(bins.n.size) if everything else _ranges(bins.start[rows], bins.start[rows + 1])
+
+
+def _ranges(first: Integers, end: Integers) -> Integers:
+    """first[0] … end[0] - 1, first[1] … end[1] - 1, and so on."""
+    length = end - first
+    skipped = np.cumsum(length) - length
+    return np.arange(length.sum()) + np.repeat(first - skipped, length)
+
+
 def _tail_mean(bins: OrderedBins, rows: Integers, low: bool) -> tuple[Floats, Floats]:
     """Mean of the lowest or highest alpha N values, and its standard error."""
     mean, error = np.full(rows.size, np.nan), np.full(rows.size, np.nan)
@@ -233,22 +244,21 @@ def _tail_mean(bins: OrderedBins, rows: Integers, low: bool) -> tuple[Floats, Fl
     count = bins.count[rows]
     rank = bins.rank(rows, TAIL) if low else count + 1 - bins.rank(rows, TAIL)
     edge, before = bins.locate(rows, rank)
-    boundary = np.full(bins.none.size, -1 if low else bins.n.size)
-    boundary[rows] = edge
-    position, boundary = np.arange(bins.n.size), boundary[bins.row]
-    whole_first, whole_second = bins.exact_sums(position < boundary if low else position > boundary)
-    edge_first, edge_second = bins.exact_sums(position == boundary)
+    tail = _ranges(bins.start[rows], edge) if low else _ranges(edge + 1, bins.start[rows + 1])
+    whole_first, whole_second = bins.exact_sums(tail)
+    edge_first, edge_second = bins.exact_sums(edge)
     quantile = bins.value(rows, rank)
     inside = before if low else count - before - bins.n[edge]
     columns = (rows.tolist(), count.tolist(), inside.tolist(), bins.n[edge].tolist(), quantile.tolist())
+    share, of, tail_share = TAIL.numerator, TAIL.denominator, float(TAIL)
     for i, row, total, whole, at_edge, q in zip(enough.tolist(), *columns, strict=True):
-        part = TAIL.numerator * total - TAIL.denominator * whole  # of the edge bin, in values / 20
-        scale = total * TAIL.numerator * at_edge
-        first = TAIL.denominator * whole_first[row] * at_edge + part * edge_first[row]
-        second = TAIL.denominator * whole_second[row] * at_edge + part * edge_second[row]
+        part = share * total - of * whole  # of the edge bin, in values / 20
+        scale = total * share * at_edge
+        first = of * whole_first[row] * at_edge + part * edge_first[row]
+        second = of * whole_second[row] * at_edge + part * edge_second[row]
         mean[i] = first / (scale << UNIT_BITS)
-        values = total * float(TAIL)
+        values = total * tail_share
         if values >= 2:
             variance = (scale * second - first * first) / (scale * scale << 2 * UNIT_BITS)
-            error[i] = math.sqrt((variance + float(1 - TAIL) * (mean[i] - q) ** 2) / values)
+            error[i] = math.sqrt((variance + (1.0 - tail_share) * (mean[i] - q) ** 2) / values)
     return mean, error

@@ -209,7 +209,10 @@ class Features:
 
 @dataclass(frozen=True)
 class Group:
-    """Deals of one shape. `deals` number them in the plan; parameters are float32 columns [deals, 1]."""
+    """Deals of one shape. `deals` number them in the plan; parameters are float32 columns [deals, 1].
+
+    `standing`: whether one of them may have begun before quarter 0 (or ends what another waits for).
+    """
 
     features: Features
     deals: tuple[int, ...]
@@ -218,6 +221,7 @@ class Group:
     legs: tuple[Mapping[str, np.ndarray], ...]
     # MH100e per GW delivered in quarter t - history: float32 [quarters + history, deals, 1].
     vintage: np.ndarray | None = None
+    standing: bool = True
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ alone (`offtake.summary` does that). There is no scale to choose; nothing overfl
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +34,10 @@ MOST_VALUES_A_BIN = 1 << 33  # low2 < 2^30 n, so int64 holds every sum up to her
 
 _INFINITY_BITS = 0x7F80_0000
 _NEGATIVE_INFINITY_BITS = _INFINITY_BITS - (1 << 31)
-_LEAST_PENDING_BINS = 1 << 20
-_ROWS_AT_A_TIME = 256
+# Pieces of a row before they are merged: a launch of few paths leaves many small ones.
+_MOST_PIECES = 16
 
+Sums = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 Bins = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
 
@@ -107,29 +109,10 @@ def merge(tallies: Sequence[Tally]) -> Tally:
     """
     if not tallies:
         raise ValueError("nothing to merge")
-    first = tallies[0]
-    for other in tallies:
-        if other.rows != first.rows or other.threshold_hits.size != first.threshold_hits.size:
-            raise ValueError("tallies of different studies cannot be merged: their rows or thresholds differ")
-    key, n, low, low2 = _compact_by_rows([(t.key, t.n, t.low, t.low2) for t in tallies], first.rows)
-    nonfinite = _merge_nonfinite(
-        np.concatenate([t.nonfinite_row for t in tallies]),
-        np.concatenate([t.nonfinite_count for t in tallies]),
-        np.concatenate([t.nonfinite_first_path for t in tallies]),
-    )
-    return Tally(
-        first.rows,
-        sum(t.paths for t in tallies),
-        key,
-        n,
-        low,
-        low2,
-        np.minimum.reduce([t.minimum for t in tallies]),
-        np.maximum.reduce([t.maximum for t in tallies]),
-        np.minimum.reduce([t.least_nonnegative for t in tallies]),
-        np.add.reduce([t.threshold_hits for t in tallies]),
-        *nonfinite,
-    )
+    builder = TallyBuilder(tallies[0].rows, tallies[0].threshold_hits.size)
+    for tally in tallies:
+        builder.absorb(tally)
+    return builder.build(sum(tally.paths for tally in tallies))
 
 
 class TallyBuilder:
@@ -139,10 +122,10 @@ class TallyBuilder:
         constant row                           0.2  (2)
         a row over 300 to 800 bins             5    (11)
         a row over 4,500 bins, both signs      10   (28)
-    More than half is numpy's vectorised int32 sort; then runs of equal bins are summed with `reduceat`. Tried
-    against it on the same data: two weighted `bincount`s over a window of bins (5.5 for one narrow window, 9
-    to 12 when a row mixes 0 or signs with large values, 40 to 140 at 4,096 lanes; and they hold the
-    interpreter lock, which sort and reduceat release), `add.at` (11 to 24), and running sums (10 to 13).
+    About half is numpy's vectorised int32 sort; then runs of equal bins are summed with `reduceat`. Tried
+    against it on the rows of a study: two weighted `bincount`s over a window of bins, count and remainder
+    packed into one weight (9 where sorting takes 7; and they hold the interpreter lock, which sort and
+    reduceat release), `add.at` (11 to 24), and running sums (10 to 13).
     """
 
     def __init__(self, rows: int, thresholds: int):
@@ -152,9 +135,7 @@ class TallyBuilder:
         self._least_nonnegative = np.full(rows, np.inf, np.float32)
         self._threshold_hits = np.zeros(thresholds, np.int64)
         self._nonfinite: list[tuple[int, int, int]] = []
-        self._pieces: list[Bins] = []
-        self._pending_bins = 0
-        self._compacted_bins = 0
+        self._pieces: dict[int, list[Bins]] = {}
         self._sorted = np.empty(MOST_LANES, np.float32)
         self._bin = np.empty(MOST_LANES, np.int32)
         self._low = np.empty(MOST_LANES, np.int32)
@@ -162,44 +143,68 @@ class TallyBuilder:
         self._flag = np.empty(MOST_LANES, np.bool_)
 
     @np.errstate(invalid="ignore")  # a NaN is counted, not warned about
-    def add(self, row: int, values: NDArray[np.float32], first_path: int) -> None:
-        """Adds one row's values of the paths first_path, first_path + 1, …
+    def add(self, row: int, values: NDArray[np.float32], first_path: int, also: Sequence[int] = ()) -> None:
+        """Adds one row's values of the paths first_path, first_path + 1, …; rows in `also` have the same.
 
         values: float32 [lanes], contiguous, lanes <= 65,536; "none" of a nullable row is -1.0 exactly.
         """
+        rows = (row, *also)
         lanes = values.size
-        assert 0 <= row < self.rows, row
+        assert 0 <= min(rows) <= max(rows) < self.rows, rows
         assert values.dtype == np.float32, values.dtype
         assert values.ndim == 1, values.shape
         assert values.flags.c_contiguous
         assert 0 < lanes <= MOST_LANES, lanes
-        first = float(values[0])
         same = np.equal(values, values[0], out=self._flag[:lanes])
-        if same.all() and np.isfinite(first):
-            self._add_constant(row, first, lanes)
-            return
-        ordered = self._sorted[:lanes]
-        np.add(values, np.float32(0), out=ordered)  # -0.0 becomes 0.0
-        bits = ordered.view(np.int32)
-        bits.sort()
-        negatives = int(np.searchsorted(bits, 0)) if bits[0] < 0 else 0
-        if bits[-1] >= _INFINITY_BITS or (negatives and bits[negatives - 1] >= _NEGATIVE_INFINITY_BITS):
-            negatives = self._set_aside_nonfinite(row, values, first_path, ordered)
+        if same.all() and np.isfinite(values[0]):
+            self._add_constant(rows, values[0] + np.float32(0), lanes)
         else:
-            # Negative patterns sort by magnitude, so the least value is the last negative one.
-            self._widen(row, ordered[max(negatives - 1, 0)], ordered[-1] if negatives < lanes else ordered[0])
-            if negatives < lanes:
-                self._widen(row, ordered[negatives], ordered[negatives])
-        self._add_sorted(row, bits, negatives)
+            self._add_sorted(rows, values, first_path)
 
     def add_threshold(self, index: int, hits: int) -> None:
         """Adds `hits` paths for which threshold `index` held."""
         self._threshold_hits[index] += hits
 
+    def absorb(self, tally: Tally) -> None:
+        """Adds all that a tally holds, row by row: memory is that of the sum.
+
+        Raises ValueError for a tally of other rows, OverflowError as `merge` does.
+        """
+        if tally.rows != self.rows or tally.threshold_hits.size != self._threshold_hits.size:
+            raise ValueError("tallies of different studies cannot be merged: their rows or thresholds differ")
+        key, *sums = _ascending(tally.key, tally.n, tally.low, tally.low2)
+        rows = np.unique(key >> BIN_BITS)
+        cuts = [*np.searchsorted(key, rows << BIN_BITS).tolist(), key.size]
+        for row, (begin, end) in zip(rows.tolist(), pairwise(cuts), strict=True):
+            n, low, low2 = (column[begin:end].copy() for column in sums)
+            piece = key[begin:end] & BIN_MASK, n, low, low2
+            known = self._pieces.get(row, [])
+            self._pieces[row] = [_compact([*known, piece], row) if known else piece]
+        for mine, other, joined in (
+            (self._minimum, tally.minimum, np.minimum),
+            (self._maximum, tally.maximum, np.maximum),
+            (self._least_nonnegative, tally.least_nonnegative, np.minimum),
+            (self._threshold_hits, tally.threshold_hits, np.add),
+        ):
+            joined(mine, other, out=mine)
+        found = (tally.nonfinite_row, tally.nonfinite_count, tally.nonfinite_first_path)
+        self._nonfinite += zip(*(column.tolist() for column in found), strict=True)
+
     def build(self, paths: int) -> Tally:
         """The tally of everything added so far, which were `paths` paths; the builder may go on."""
-        self._compact_pending()
-        key, n, low, low2 = self._pieces[0] if self._pieces else _compact([])
+        rows = sorted(self._pieces)
+        for row in rows:
+            if len(self._pieces[row]) > 1:
+                self._pieces[row] = [_compact(self._pieces[row], row)]
+        sizes = [self._pieces[row][0][0].size for row in rows]
+        columns = tuple(np.empty(sum(sizes), np.int64) for _ in range(4))
+        end = 0
+        for row, size in zip(rows, sizes, strict=True):
+            begin, end = end, end + size
+            for column, values in zip(columns, self._pieces[row][0], strict=True):
+                column[begin:end] = values
+            columns[0][begin:end] += row << BIN_BITS
+        key, n, low, low2 = columns
         found = np.array([(r, c) for r, c, _ in self._nonfinite], np.int64).reshape(-1, 2)
         first_path = np.array([p for _, _, p in self._nonfinite], np.uint64)
         nonfinite = _merge_nonfinite(found[:, 0], found[:, 1], first_path)
@@ -217,127 +222,104 @@ class TallyBuilder:
             *nonfinite,
         )
 
-    def _add_constant(self, row: int, value: float, lanes: int) -> None:
-        number = np.float32(value) + np.float32(0)
-        bits = int(number.view(np.uint32))
+    def _add_constant(self, rows: Sequence[int], value: np.float32, lanes: int) -> None:
+        bits = int(value.view(np.uint32))
         low = bits & LOW_MASK
-        self._widen(row, number, number)
-        self._keep(
-            np.array([(row << BIN_BITS) + (bits >> LOW_BITS)], np.int64),
-            np.array([lanes], np.int64),
-            np.array([lanes * low], np.int64),
-            np.array([lanes * low * low], np.int64),
-        )
+        sums = (np.array([total], np.int64) for total in (lanes, lanes * low, lanes * low * low))
+        self._widen(rows, value, value)
+        self._keep(rows, np.array([bits >> LOW_BITS], np.int64), *sums)
 
-    def _add_sorted(self, row: int, bits: NDArray[np.int32], negatives: int) -> None:
+    def _add_sorted(self, rows: Sequence[int], values: NDArray[np.float32], first_path: int) -> None:
         """Sums runs of equal bins of the sorted patterns; non-negative bins go first, as keys do."""
-        lanes = bits.size
+        lanes = values.size
+        ordered = self._sorted[:lanes]
+        np.add(values, np.float32(0), out=ordered)  # -0.0 becomes 0.0
+        bits = ordered.view(np.int32)
+        bits.sort()
+        negatives = int(np.searchsorted(bits, 0)) if bits[0] < 0 else 0
+        if bits[-1] >= _INFINITY_BITS or (negatives and bits[negatives - 1] >= _NEGATIVE_INFINITY_BITS):
+            negatives = self._set_aside_nonfinite(rows, values, first_path, ordered)
+        else:
+            # Negative patterns sort by magnitude, so the least value is the last negative one.
+            self._widen(
+                rows, ordered[max(negatives - 1, 0)], ordered[-1] if negatives < lanes else ordered[0]
+            )
+            if negatives < lanes:
+                self._widen(rows, ordered[negatives], ordered[negatives])
         code, low, total = self._bin[:lanes], self._low[:lanes], self._sum[:lanes]
         np.right_shift(bits, LOW_BITS, out=code)
-        differs = np.not_equal(code[1:], code[:-1], out=self._flag[: lanes - 1])
-        ends = np.flatnonzero(differs)
-        start = np.zeros(ends.size + 1, np.int64)
-        np.add(ends, 1, out=start[1:])
+        begins = self._flag[:lanes]
+        begins[0] = True
+        np.not_equal(code[1:], code[:-1], out=begins[1:])
+        start = np.flatnonzero(begins)
         n = np.empty_like(start)
         np.subtract(start[1:], start[:-1], out=n[:-1])
         n[-1] = lanes - start[-1]
         np.bitwise_and(bits, LOW_MASK, out=low)
-        total[:] = low
+        np.copyto(total, low)
         sums = np.add.reduceat(total, start)
         np.multiply(total, total, out=total)
         squares = np.add.reduceat(total, start)
-        key = (code[start] & BIN_MASK).astype(np.int64)
-        key += row << BIN_BITS
+        number = (code[start] & BIN_MASK).astype(np.int64)
         if negatives:
             turn = -int(np.searchsorted(start, negatives))
-            key, n, sums, squares = (np.roll(a, turn) for a in (key, n, sums, squares))
-        self._keep(key, n, sums, squares)
+            number, n, sums, squares = (np.roll(a, turn) for a in (number, n, sums, squares))
+        self._keep(rows, number, n, sums, squares)
 
     def _set_aside_nonfinite(
-        self, row: int, values: NDArray[np.float32], first_path: int, ordered: NDArray[np.float32]
+        self, rows: Sequence[int], values: NDArray[np.float32], first_path: int, ordered: NDArray[np.float32]
     ) -> int:
         """Counts infinities and NaNs and refills `ordered` with one kind of NaN; returns the negatives."""
         finite = np.isfinite(values)
         where = np.flatnonzero(~finite)
-        self._nonfinite.append((row, int(where.size), first_path + int(where[0])))
+        self._nonfinite += [(row, int(where.size), first_path + int(where[0])) for row in rows]
         for end in (values[finite], values[finite & (values >= 0)]):
             if end.size:
-                self._widen(row, end.min() + np.float32(0), end.max() + np.float32(0))
+                self._widen(rows, end.min() + np.float32(0), end.max() + np.float32(0))
         bits = ordered.view(np.int32)
         bits[:] = np.where(np.isnan(values), np.float32(np.nan), values + np.float32(0)).view(np.int32)
         bits.sort()
         return int(np.searchsorted(bits, 0))
 
-    def _widen(self, row: int, least: np.float32, most: np.float32) -> None:
-        if least < self._minimum[row]:
-            self._minimum[row] = least
-        if 0 <= least < self._least_nonnegative[row]:
-            self._least_nonnegative[row] = least
-        if most > self._maximum[row]:
-            self._maximum[row] = most
+    def _widen(self, rows: Sequence[int], least: np.float32, most: np.float32) -> None:
+        for row in rows:
+            if least < self._minimum[row]:
+                self._minimum[row] = least
+            if 0 <= least < self._least_nonnegative[row]:
+                self._least_nonnegative[row] = least
+            if most > self._maximum[row]:
+                self._maximum[row] = most
 
-    def _keep(self, *piece: *Bins) -> None:
-        self._pieces.append(piece)
-        self._pending_bins += piece[0].size
-        if self._pending_bins > max(2 * self._compacted_bins, _LEAST_PENDING_BINS):
-            self._compact_pending()
-
-    def _compact_pending(self) -> None:
-        if len(self._pieces) > 1:
-            self._pieces = [_compact(self._pieces)]
-            self._compacted_bins = self._pieces[0][0].size
-        self._pending_bins = 0
+    def _keep(self, rows: Sequence[int], *piece: *Bins) -> None:
+        """Keeps bins (numbers within the row, ascending) of rows; many small pieces of a row become one."""
+        for row in rows:
+            pieces = self._pieces.setdefault(row, [])
+            pieces.append(piece)
+            if len(pieces) > _MOST_PIECES:
+                pieces[:] = [_compact(pieces, row)]
 
 
-def _compact(pieces: Sequence[Bins]) -> Bins:
-    """Sorts by key and sums equal keys.
-
-    Pieces, each ascending, go in order of their first key: those of one block are then in order as they lie,
-    and Timsort merges what several blocks share.
-    """
-    pieces = sorted((piece for piece in pieces if piece[0].size), key=lambda piece: int(piece[0][0]))
-    if not pieces:
-        none = np.empty(0, np.int64)
-        return none, none, none, none
-    keys, *columns = zip(*pieces, strict=True)
-    key = np.concatenate(keys)
-    if (key[1:] > key[:-1]).all():
-        n, low, low2 = (np.concatenate(column) for column in columns)
-    else:
-        order = np.argsort(key, kind="stable")
-        key = key[order]
-        start = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
-        key = key[start]
-        n, low, low2 = (np.add.reduceat(np.concatenate(column)[order], start) for column in columns)
-    most = int(n.argmax())
-    if n[most] > MOST_VALUES_A_BIN:
-        row = int(key[most]) >> BIN_BITS
-        raise OverflowError(f"row {row}: {int(n[most])} values in one bin, and exact sums hold 2^33")
+def _compact(pieces: Sequence[Bins], row: int) -> Bins:
+    """Bins of one row from several pieces. Raises OverflowError naming the row."""
+    key, n, low, low2 = _summed(*(np.concatenate(column) for column in zip(*pieces, strict=True)))
+    if n.max() > MOST_VALUES_A_BIN:
+        raise OverflowError(f"row {row}: {int(n.max())} values in one bin, and exact sums hold 2^33")
     return key, n, low, low2
 
 
-def _compact_by_rows(pieces: Sequence[Bins], rows: int) -> Bins:
-    """As `_compact`, a range of rows after another, so that sorting needs little memory beside its result."""
-    ascending = [_ascending(piece) for piece in pieces]
-    bounds = np.arange(0, rows + _ROWS_AT_A_TIME, _ROWS_AT_A_TIME, dtype=np.int64) << BIN_BITS
-    cuts = [np.searchsorted(piece[0], bounds) for piece in ascending]
-    parts = []
-    for i in range(bounds.size - 1):
-        chosen = [slice(cut[i], cut[i + 1]) for cut in cuts]
-        parts.append(_compact([_slice(piece, part) for piece, part in zip(ascending, chosen, strict=True)]))
-    key, n, low, low2 = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return key, n, low, low2
-
-
-def _ascending(piece: Bins) -> Bins:
+def _ascending(*bins: *Bins) -> Bins:
     """A device's histogram may arrive as it lies; a tally's own is in order."""
-    key = piece[0]
-    return piece if (key[1:] > key[:-1]).all() else _compact([_slice(piece, np.argsort(key, kind="stable"))])
+    key = bins[0]
+    return bins if (key[1:] > key[:-1]).all() else _summed(*bins)
 
 
-def _slice(piece: Bins, part: slice | NDArray[np.int64]) -> Bins:
-    key, n, low, low2 = piece
-    return key[part], n[part], low[part], low2[part]
+def _summed(key: NDArray[np.int64], *sums: *Sums) -> Bins:
+    """Sorted by key, with equal keys as one."""
+    order = np.argsort(key, kind="stable")
+    key = key[order]
+    start = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
+    n, low, low2 = (np.add.reduceat(column[order], start) for column in sums)
+    return key[start], n, low, low2
 
 
 def _merge_nonfinite(

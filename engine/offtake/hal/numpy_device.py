@@ -22,6 +22,7 @@ class NumpyDevice:
 
     def __init__(self, choice: DeviceChoice) -> None:
         self._launch = min(choice.launch_paths or MOST_LANES, MOST_LANES)
+        self._recipe: path_numpy.Recipe | None = None
 
     @classmethod
     def unusable(cls) -> str | None:
@@ -50,10 +51,12 @@ class NumpyDevice:
         parts = []
         # Inside a path, invalid values are counted with their path, not warned about.
         with np.errstate(all="ignore"):
+            if self._recipe is None or self._recipe.plan is not plan:
+                self._recipe = path_numpy.Recipe(plan)
             for offset in range(0, paths, self._launch):
                 lanes = min(self._launch, paths - offset)
                 wanted = max(0, min(keep - offset, lanes))
-                parts.append(path_numpy.run(plan, first_path + offset, lanes, builder, wanted))
+                parts.append(path_numpy.run(self._recipe, first_path + offset, lanes, builder, wanted))
         whole = [part for part in parts if part is not None]
         return builder.build(paths), Kept.join(whole) if whole else None
 

@@ -93,6 +93,12 @@ def deliver(
     return after, delivery
 
 
+def nothing(group: Group) -> dict:
+    """The delivery of a quarter in which no deal of a group can have begun."""
+    none = group.parameters["start"] * 0.0
+    return {"end": None, "mean": none, "vintage_mean": none, "gw": none, "compute": none}
+
+
 def _clock(ops, group, terms, state, after, signals, t):
     """Own start before and after the quarter's waiting, and who stands still.
 

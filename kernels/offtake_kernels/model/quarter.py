@@ -34,7 +34,7 @@ def begin(ops, plan: Plan, draws) -> tuple[list, dict]:
         "sums": record.initial(plan, zero),
         "hhi": zero + 1.0,
         "sites_short": zero > 1.0,
-        "delivered": [0.0 * term["start"] for term in terms],
+        "delivered": [0.0 * term["start"] + zero for term in terms],
     }
     return terms, state
 
@@ -50,6 +50,10 @@ def _deliver_all(ops, plan: Plan, terms, state, zero, t, vintages, lagged, histo
     }
     groups, deliveries = [], []
     for number, group in enumerate(plan.groups):
+        if history and not group.standing:
+            groups.append(state["groups"][number])
+            deliveries.append(deliver.nothing(group))
+            continue
         after, delivery = deliver.deliver(
             ops, group, terms[number], state["groups"][number], signals, t, vintages[number], lagged[number]
         )

@@ -61,8 +61,8 @@ def step(ops, plan: Plan, state: dict, growth, words: dict) -> dict:
     bust = begins = None
     if world.regime:
         bust = state["bust"]
-        recovers = words["regime"] < ops.word(world.recovery_threshold)
-        falls = words["regime"] < ops.word(world.bust_threshold)
+        recovers = _happens(ops, words["regime"], world.recovery_threshold)
+        falls = _happens(ops, words["regime"], world.bust_threshold)
         after["bust"] = (bust & ~recovers) | (~bust & falls)
         begins = after["bust"] & ~bust
     if not world.row:
@@ -83,6 +83,11 @@ def step(ops, plan: Plan, state: dict, growth, words: dict) -> dict:
         drift = drift + world.jump * ops.to_float(begins)
     after["log_level"] = x + drift
     return after
+
+
+def _happens(ops, word, threshold: int):
+    """Whether a word is below a threshold of at most 2^32, which no word holds."""
+    return word < ops.word(threshold) if threshold < 2**32 else word >= ops.word(0)
 
 
 def _correlated(ops, cholesky: np.ndarray, independent):

@@ -1,0 +1,63 @@
+"""The `ops` namespace of the stage functions on recorded values; see `graph`."""
+
+from __future__ import annotations
+
+from .graph import Graph, Value
+
+
+class GraphOps:
+    """Stage functions called with this and with values of `graph` record themselves."""
+
+    def __init__(self, graph: Graph):
+        self._graph = graph
+        self.where = graph.where
+        self.stack = graph.stack
+
+    def minimum(self, left, right):
+        return self._two("minimum", left, right)
+
+    def maximum(self, left, right):
+        return self._two("maximum", left, right)
+
+    def _two(self, op: str, left, right):
+        if isinstance(right, list):
+            right = self._graph.stack(right)
+        if not isinstance(left, Value) and not isinstance(right, Value):
+            left = self._graph.constant(left)
+        return self._graph.binary(op, left, right)
+
+    def floor(self, value):
+        return self._graph.unary("floor", value)
+
+    def sqrt(self, value):
+        return self._graph.unary("sqrt", value)
+
+    def to_float(self, value):
+        return self._convert("to_float", value, "float")
+
+    def to_int(self, value):
+        return self._convert("to_int", value, "int")
+
+    def flag(self, condition):
+        return self._convert("flag", condition, "int")
+
+    def bits(self, value):
+        return self._convert("bits", value, "int")
+
+    def from_bits(self, pattern):
+        return self._convert("from_bits", pattern, "float")
+
+    def word(self, value):
+        return value if isinstance(value, Value) else self._graph.constant(value, "word")
+
+    def low_bits(self, words):
+        return self._convert("low_bits", words, "int")
+
+    def top_bit_clear(self, words):
+        return self._convert("top_bit_clear", words, "int")
+
+    def word_to_float(self, words):
+        return self._convert("word_to_float", words, "float")
+
+    def _convert(self, op: str, value, kind):
+        return self._graph.unary(op, value, kind)
