@@ -29,7 +29,7 @@ import numpy as np
 import offtake
 from offtake.compile import compile_study
 from offtake.hal.numpy_device import processor_name
-from offtake_kernels import path_numpy
+from offtake_kernels import path_numpy, walk
 from offtake_kernels.tally import TallyBuilder
 
 DEALS, QUARTERS = 12, 41
@@ -58,7 +58,7 @@ def works(paths: int, naive_paths: int) -> dict[str, tuple[int, Callable[[], Any
     def simulate_only() -> None:
         # As the device does: a value that is not finite is counted with its path, not warned about.
         with np.errstate(all="ignore"):
-            path_numpy.run(recipe, 0, paths, NoTally(plan.rows, plan.threshold_rows))
+            walk.run(recipe, 0, paths, NoTally(plan.rows, plan.threshold_rows))
 
     return {
         "offtake_simulate": (paths, simulate_only),

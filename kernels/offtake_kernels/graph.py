@@ -119,6 +119,10 @@ _NUMPY = {
     "add": np.add,
     "subtract": np.subtract,
     "multiply": np.multiply,
+    "multiply_high": lambda a, b: (a.astype(np.uint64) * b.astype(np.uint64) >> np.uint64(32)).astype(
+        np.uint32
+    ),
+    "multiply_low": np.multiply,
     "divide": np.divide,
     "minimum": np.minimum,
     "maximum": np.maximum,
@@ -216,6 +220,13 @@ class Graph:
         if if_true is if_false and if_true.shape == shape:
             return if_true
         return self._intern("where", (condition, if_true, if_false), "float", shape)
+
+    def take(self, table: np.ndarray, index: Value) -> Value:
+        """table[index], for a flat table of known numbers."""
+        known = self.constant(table)
+        if index.constant is not None:
+            return self.constant(table.take(index.constant), known.kind)
+        return self._intern("take", (known, index), known.kind, index.shape)
 
     def row(self, value: Value, row: int) -> Value:
         """One row of a value: its first axis goes."""

@@ -12,6 +12,7 @@ class GraphOps:
         self._graph = graph
         self.where = graph.where
         self.stack = graph.stack
+        self.take = graph.take
 
     def minimum(self, left, right):
         return self._two("minimum", left, right)
@@ -49,6 +50,12 @@ class GraphOps:
 
     def word(self, value):
         return value if isinstance(value, Value) else self._graph.constant(value, "word")
+
+    def multiply_words(self, left, right: int):
+        factor = self._graph.constant(right, "word")
+        return tuple(
+            self._graph.binary(op, self.word(left), factor) for op in ("multiply_high", "multiply_low")
+        )
 
     def low_bits(self, words):
         return self._convert("low_bits", words, "int")

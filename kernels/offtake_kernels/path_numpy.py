@@ -1,38 +1,27 @@
-"""The numpy backend: paths in tiles, quarter by quarter, each recorded row tallied over all tiles at once.
+"""The numpy backend: tiles of paths through traced programs, quarter by quarter.
 
-The loop nest is visit of a few quarters → tile → quarter → calls of a traced program: a tile of lanes keeps
-its arrays in cache, and a row of up to 65,536 values amortises the tally's cost. Memory: states of all
-tiles, buffers of one, and a visit's float32 rows, one per recorded series.
+A tile of lanes keeps its arrays in cache. Memory: states of all tiles, and buffers of one.
 """
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from . import ops_numpy, philox, trace
-from .graph import Value
-from .kept import Kept
-from .layout import NONE, Plan
+from .layout import Plan
 from .model import quarter as stages
 from .model import world
 from .program_numpy import Call, MaskOps, Program, Scratch
-from .tally import MOST_LANES, TallyBuilder
 from .tile_numpy import Draws
 from .trees import leaves, transform
 
 # Values in an array of the widest group: more fall out of the cache, fewer pay more for calls of numpy.
 _VALUES = 131_072
-# Quarters that a tile runs before the next tile's turn: fewer visits, more rows to hold.
-_VISIT = 4
 _TILES = 8_192, 32_768
-_COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _PATH_MASK = 0xFFFFFFFF
-_PROBE_LANES = 2
 
 
 class Recipe:
@@ -41,7 +30,8 @@ class Recipe:
     def __init__(self, plan: Plan):
         self.plan = plan
         # What a quarter recorded is read after the world has moved on, so each has its own buffers.
-        scratch, world_scratch = Scratch(tile_lanes(plan)), Scratch(tile_lanes(plan))
+        self.lanes = tile_lanes(plan)
+        scratch, world_scratch = Scratch(self.lanes), Scratch(self.lanes)
         self.life = {n: g.features.life for n, g in enumerate(plan.groups) if g.features.life is not None}
         # Two paths are enough to tell which arrays have an axis over paths.
         two = np.arange(2, dtype=np.uint64)
@@ -54,24 +44,17 @@ class Recipe:
         """Quarter t: of the study, or of history."""
         history = t < 0
         if history not in self._quarters:
-            lagged = [self.remembered(n, 2) if n in self.life else None for n in range(len(self.plan.groups))]
-            traced = trace.quarter(self.plan, MaskOps, self._terms, self._state, lagged, history)
-            self._quarters[history] = Stage(traced, self._results(traced), self._scratch)
+            self._quarters[history] = self._stage(history)
         return self._quarters[history]
 
-    @cached_property
+    @property
     def places(self) -> list[int]:
-        """Which recorded array holds each series: what is the same value is recorded once."""
-        place = {value.number: n for n, value in enumerate(self.quarter(0).results["recorded"])}
-        return [place[value.number] for value in self._recorded(self.quarter(0).traced)]
+        """Which recorded array holds each series of the plan."""
+        return self.quarter(0).places
 
-    @cached_property
-    def together(self) -> list[list[int]]:
-        """The series that share each recorded array."""
-        shared: list[list[int]] = [[] for _ in range(max(self.places) + 1)]
-        for series, place in enumerate(self.places):
-            shared[place].append(series)
-        return shared
+    def tile(self, first_path: int, lanes: int) -> Tile:
+        """A tile of paths before quarter 0."""
+        return Tile(self, first_path, lanes)
 
     def remembered(self, number: int, lanes: int) -> dict[str, np.ndarray]:
         """Room for what a group of limited life delivered in a quarter."""
@@ -82,21 +65,17 @@ class Recipe:
             name: np.zeros(shape, np.float32) for name in (("mean", "vintage_mean") if ages else ("mean",))
         }
 
-    def _results(self, traced: trace.Traced) -> dict[str, Any]:
-        deliveries = traced.deliveries
-        return {
-            "recorded": list(dict.fromkeys(self._recorded(traced))),
-            "remembered": {n: {k: deliveries[n][k] for k in self.remembered(n, 0)} for n in self.life},
-            "ends": [{"start": d["start"], "scheduled_end": d["scheduled_end"]} for d in deliveries]
-            if traced.recorded
-            else [],
-        }
-
-    def _recorded(self, traced: trace.Traced) -> list[Value]:
-        if not traced.recorded:
-            return []
-        found = (traced.recorded[s.scope, s.metric][s.index] for s in self.plan.quarter_series)
-        return [traced.graph.constant(value) for value in found]
+    def _stage(self, history: bool) -> Stage:
+        lagged = [self.remembered(n, 2) if n in self.life else None for n in range(len(self.plan.groups))]
+        traced = trace.quarter(self.plan, MaskOps, self._terms, self._state, lagged, history)
+        remembered = {n: {k: traced.deliveries[n][k] for k in self.remembered(n, 0)} for n in self.life}
+        if history:
+            return Stage(traced, {"remembered": remembered}, self._scratch)
+        once, places = trace.recorded_once(self.plan, traced)
+        ends = [{"start": d["start"], "scheduled_end": d["scheduled_end"]} for d in traced.deliveries]
+        return Stage(
+            traced, {"remembered": remembered, "recorded": once, "ends": ends}, self._scratch, places
+        )
 
 
 class Stage:
@@ -104,8 +83,10 @@ class Stage:
     numbers.
     """
 
-    def __init__(self, traced: trace.Traced, results: dict[str, Any], scratch: Scratch):
-        self.traced, self._scratch = traced, scratch
+    def __init__(
+        self, traced: trace.Traced, results: dict[str, Any], scratch: Scratch, places: Sequence[int] = ()
+    ):
+        self.traced, self._scratch, self.places = traced, scratch, list(places)
         self.results = transform(traced.graph.constant, results)
         self.program = Program(
             [v for tree in traced.inputs.values() for v in leaves(tree) if v.op == "input"],
@@ -232,67 +213,3 @@ def tile_lanes(plan: Plan) -> int:
     """Lanes of a tile: few where a group is wide. Bits do not depend on it."""
     widest = max(len(group.deals) for group in plan.groups)
     return min(max(_VALUES // widest, _TILES[0]), _TILES[1])
-
-
-def run(recipe: Recipe, first_path: int, paths: int, builder: TallyBuilder, keep: int = 0) -> Kept | None:
-    """Runs `paths` (≤ 65,536) paths from `first_path` into `builder`; returns the first `keep` of them
-    whole.
-    """
-    assert 0 < paths <= MOST_LANES, paths
-    plan = recipe.plan
-    keep = min(keep, paths)
-    size = tile_lanes(plan)
-    offsets = range(0, paths, size)
-    tiles = [Tile(recipe, first_path + offset, min(size, paths - offset)) for offset in offsets]
-    rows = np.empty((_VISIT, len(recipe.together), paths), np.float32)
-    finals = np.empty((len(plan.path_series), paths), np.float32)
-    totals = [(recipe.places[n], s.metric) for n, s in enumerate(plan.quarter_series) if s.is_kept]
-    kept_quarters = {metric: np.empty((keep, plan.quarters), np.float32) for _, metric in totals}
-    for visit in range(0, plan.quarters, _VISIT):
-        quarters = range(visit, min(visit + _VISIT, plan.quarters))
-        for tile, offset in zip(tiles, offsets, strict=True):
-            for t in quarters:
-                for row, values in zip(rows[t - visit], tile.step(t), strict=True):
-                    row[offset : offset + size] = values
-            if quarters[-1] + 1 == plan.quarters:
-                _collect(plan, tile.finish(), finals[:, offset : offset + size])
-        for t in quarters:
-            found = rows[t - visit]
-            for values, same in zip(found, recipe.together, strict=True):
-                first, *others = (series * plan.quarters + t for series in same)
-                builder.add(first, values, first_path, others)
-            for place, metric in totals:
-                np.add(found[place, :keep], np.float32(0), out=kept_quarters[metric][:, t])
-            _count(plan, found, recipe.places, builder, t, per_path=False)
-    base = len(plan.quarter_series) * plan.quarters
-    for number, values in enumerate(finals):
-        builder.add(base + number, values, first_path)
-    _count(plan, finals, range(len(finals)), builder, 0, per_path=True)
-    if not keep:
-        return None
-    path = np.uint64(first_path) + np.arange(keep, dtype=np.uint64)
-    scalars = {
-        plan.kept_name(s): finals[number, :keep] + np.float32(0) for number, s in enumerate(plan.path_series)
-    }
-    return Kept(path, kept_quarters, scalars, plan.nullable_names)
-
-
-def _collect(plan: Plan, recorded: dict, out: np.ndarray) -> None:
-    for row, entry in zip(out, plan.path_series, strict=True):
-        row[:] = recorded[entry.scope, entry.metric][entry.index]
-
-
-def _count(
-    plan: Plan, rows: np.ndarray, places: Sequence[int], builder: TallyBuilder, t: int, *, per_path: bool
-) -> None:
-    """Adds the paths that meet each threshold in quarter t (or over the path)."""
-    counter = 0
-    series = plan.path_series if per_path else plan.quarter_series
-    for threshold in plan.thresholds:
-        if threshold.per_path == per_path:
-            values = rows[places[threshold.series]]
-            hits = _COMPARE[threshold.op](values, np.float32(threshold.level))
-            if series[threshold.series].nullable:
-                hits &= values != np.float32(NONE)
-            builder.add_threshold(counter + t, int(np.count_nonzero(hits)))
-        counter += 1 if threshold.per_path else plan.quarters

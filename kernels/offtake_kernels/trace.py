@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from . import elementary, philox
 from .graph import LANES, Graph, Value, broadcast
 from .layout import Plan
 from .model import quarter as stages
@@ -34,6 +35,82 @@ class Traced:
     after: Any
     recorded: dict
     deliveries: list
+
+
+class Draws:
+    """One-time draws of a path as recorded values; see `layout.Streams`."""
+
+    def __init__(self, ops: GraphOps, plan: Plan, high: Value, low: Value, zero: Value):
+        streams = plan.streams
+        self._ops, self._rows, self._shared_rows, self.zero = ops, streams.rows, streams.shared, zero
+        self._scores, self._words = [], []
+        if streams.scores:
+            scores = elementary.normal(ops, self._first(plan, streams.crc[: streams.scores], high, low))
+            self._scores = [scores[row] for row in range(streams.scores)]
+        if len(streams.crc) > streams.scores:
+            words = self._first(plan, streams.crc[streams.scores :], high, low)
+            self._words = [words[row] for row in range(words.shape[0])]
+
+    def _first(self, plan: Plan, crc: np.ndarray, high: Value, low: Value) -> Value:
+        """The first word of each stream [streams, lanes]."""
+        streams = self._ops.word(crc[:, None])
+        return philox.draw_words(self._ops, plan.seed, streams, self._ops.word(0), high, low)[0]
+
+    def score(self, group: int, role: str):
+        """Normal scores [deals, lanes] of a group's own draws in a role; group -1 is the world."""
+        return self._ops.stack(self._scores[self._rows[group, role]])
+
+    def word(self, group: int, role: str):
+        """Raw words [deals, lanes]."""
+        return self._ops.stack(self._words[self._rows[group, role]])
+
+    def shared(self, rows: tuple[int, ...]):
+        """Scores of shared causes, one row per deal."""
+        return self._ops.stack([self._scores[row] for row in rows])
+
+    def supply_chain(self):
+        """The score common to all slips."""
+        return self._scores[self._shared_rows["supply_chain"]]
+
+
+def begin(plan: Plan, make_ops: type[GraphOps]) -> Traced:
+    """Terms and opening state of a path. `after` is {"terms", "state"}."""
+    graph = Graph()
+    ops = make_ops(graph)
+    high, low, zero = (
+        graph.input("word", (LANES,)),
+        graph.input("word", (LANES,)),
+        graph.input("float", (LANES,)),
+    )
+    terms, state = stages.begin(ops, plan, Draws(ops, plan, high, low, zero))
+    trees = {"words": {"high": high, "low": low}, "zero": zero}
+    return Traced(
+        graph,
+        trees,
+        {"terms": transform(graph.constant, terms), "state": transform(graph.constant, state)},
+        {},
+        [],
+    )
+
+
+def words(plan: Plan, make_ops: type[GraphOps]) -> Traced:
+    """The words of four quarters, for factors and regime. `after` is a list of four."""
+    graph = Graph()
+    ops = make_ops(graph)
+    high, low, block = graph.input("word", (LANES,)), graph.input("word", (LANES,)), graph.input("word", ())
+    crc = ops.word(np.array(plan.series_crc, np.uint32)[:, None])
+    drawn = philox.draw_words(ops, plan.seed, crc, block, high, low)
+    return Traced(graph, {"words": {"high": high, "low": low}, "block": block}, list(drawn), {}, [])
+
+
+def end(plan: Plan, make_ops: type[GraphOps], terms: Any, state: Any, ends: list) -> Traced:
+    """What a path records after the last quarter: `recorded`."""
+    graph = Graph()
+    trees = {name: inputs(graph, tree) for name, tree in (("terms", terms), ("state", state), ("ends", ends))}
+    ops, table = make_ops(graph), plan.world.table
+    view = world.levels(ops, plan, trees["state"]["world"], table[-1], table[0])
+    recorded = stages.end(ops, plan, trees["terms"], trees["state"], trees["ends"], view)
+    return Traced(graph, trees, None, recorded, [])
 
 
 def quarter(
@@ -75,9 +152,14 @@ def world_step(plan: Plan, make_ops: type[GraphOps], state: Any) -> Traced:
 
 
 def inputs(graph: Graph, tree: Any) -> Any:
-    """The tree with an input for each array over paths, and a constant for each other."""
+    """The tree with an input for each array over paths, and a constant for each other: of example arrays, or
+    of another graph's values.
+    """
 
     def leaf(example):
+        if isinstance(example, Value):
+            known = example.constant
+            return graph.input(example.kind, example.shape) if known is None else graph.constant(known)
         array = np.asarray(example)
         if array.ndim == 0 or array.shape[-1] == 1:
             return graph.constant(array)
@@ -85,6 +167,15 @@ def inputs(graph: Graph, tree: Any) -> Any:
         return graph.input(kinds[array.dtype.kind], (*array.shape[:-1], LANES))
 
     return transform(leaf, tree)
+
+
+def recorded_once(plan: Plan, traced: Traced) -> tuple[list[Value], list[int]]:
+    """The values that a quarter records, each once, and which of them each series of the plan is."""
+    found = (traced.recorded[s.scope, s.metric][s.index] for s in plan.quarter_series)
+    values = [traced.graph.constant(value) for value in found]
+    once = list(dict.fromkeys(values))
+    place = {value.number: n for n, value in enumerate(once)}
+    return once, [place[value.number] for value in values]
 
 
 def updates(traced: Traced) -> list[tuple[Value, Value]]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from offtake.study import DeviceChoice
-from offtake_kernels import path_numpy
+from offtake_kernels import path_numpy, walk
 from offtake_kernels.kept import Kept
 from offtake_kernels.layout import Plan
 from offtake_kernels.tally import MOST_LANES, Tally, TallyBuilder
@@ -56,7 +56,7 @@ class NumpyDevice:
             for offset in range(0, paths, self._launch):
                 lanes = min(self._launch, paths - offset)
                 wanted = max(0, min(keep - offset, lanes))
-                parts.append(path_numpy.run(self._recipe, first_path + offset, lanes, builder, wanted))
+                parts.append(walk.run(self._recipe, first_path + offset, lanes, builder, wanted))
         whole = [part for part in parts if part is not None]
         return builder.build(paths), Kept.join(whole) if whole else None
 
