@@ -28,7 +28,7 @@ import numpy as np
 
 import offtake
 from offtake.compile import compile_study
-from offtake.hal.numpy_device import processor_name
+from offtake.hal.numpy_device import processor
 from offtake_kernels import path_numpy, walk
 from offtake_kernels.tally import TallyBuilder
 
@@ -166,7 +166,7 @@ def measure(paths: int, naive_paths: int, rounds: int) -> dict[str, Any]:
     threads = {name: os.environ.get(name, "") for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     found: dict[str, Any] = {
         "command": " ".join(["python", *sys.argv]),
-        "processor": processor_name(),
+        "processor": processor()["kind"],
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "numpy": np.__version__,

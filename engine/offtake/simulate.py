@@ -24,7 +24,7 @@ from offtake.checkpoints import BlockStore, write_manifest
 from offtake.compile import Compiled, compile_study
 from offtake.errors import InputError, Mistake, NumericalError, StoppedError
 from offtake.executors import Finished, run_units
-from offtake.hal import open_device
+from offtake.hal import open_device, settle
 from offtake.previous import finished_before
 from offtake.progress import Progress, tracking
 from offtake.results import Result
@@ -65,6 +65,7 @@ def run(
     choice = _choice(study, device)
     compiled = compile_study(study)
     _refuse_endless(study, compiled, force)
+    choice = settle(choice, _estimated_seconds(study, compiled, study.study.paths))
     manifest = _manifest(study, choice)
     text = config_yaml(study)
     with ExitStack() as stack:
@@ -248,7 +249,8 @@ def estimate(study: Study) -> dict[str, Any]:
     plan = compiled.plan
     paths = study.study.until.max_paths if study.study.until else study.study.paths
     units = list(cut(0, paths))
-    launch = min(open_device(study.device).launch_paths(plan), paths)
+    seconds = _estimated_seconds(study, compiled, paths)
+    launch = min(open_device(settle(study.device, seconds)).launch_paths(plan), paths)
     values = len(plan.quarter_series) * plan.quarters + len(plan.path_series)
     states = 12 * len(plan.deal_names) + 4 * len(plan.world.names) + 30 + len(plan.quarter_series)
     return {
@@ -259,7 +261,7 @@ def estimate(study: Study) -> dict[str, Any]:
         "launch_paths": launch,
         "recorded_values": values,
         "memory_gib": round((launch * states * 4 + plan.rows * _BINS_PER_ROW * _BYTES_PER_BIN) / 2**30, 3),
-        "seconds": round(_estimated_seconds(study, compiled, paths), 1),
+        "seconds": round(seconds, 1),
     }
 
 

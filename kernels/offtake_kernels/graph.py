@@ -209,14 +209,13 @@ class Graph:
         shape = broadcast(condition.shape, broadcast(if_true.shape, if_false.shape))
         if condition.op == "not":
             condition, if_true, if_false = condition.args[0], if_false, if_true
-        if condition.constant is not None:
-            same = condition.constant.reshape(-1)
-            if same.all() or not same.any():
-                chosen = if_true if same.all() else if_false
-                if chosen.shape == shape:
-                    return chosen
-            elif if_true.constant is not None and if_false.constant is not None:
-                return self.constant(np.where(condition.constant, if_true.constant, if_false.constant))
+        known = condition.constant
+        if known is not None:
+            if if_true.constant is not None and if_false.constant is not None:
+                return self.constant(np.where(known, if_true.constant, if_false.constant))
+            chosen = if_true if known.all() else if_false
+            if (known.all() or not known.any()) and chosen.shape == shape:
+                return chosen
         if if_true is if_false and if_true.shape == shape:
             return if_true
         return self._intern("where", (condition, if_true, if_false), "float", shape)
@@ -230,9 +229,11 @@ class Graph:
 
     def row(self, value: Value, row: int) -> Value:
         """One row of a value: its first axis goes."""
+        row = int(row)
+        if not 0 <= row < value.shape[0]:
+            raise IndexError(f"row {row} of {value.shape}")
         if value.constant is not None:
             return self.constant(value.constant[row], value.kind)
-        row = int(row)
         if value.op == "stack":
             return value.args[row]
         return self._intern("row", (value, row), value.kind, value.shape[1:])

@@ -1,8 +1,8 @@
 """A graph cut into segments, for a compiler that computes a shared value again for each of its users.
 
-XLA on CPU has no fusion with several outputs: it repeats a value in every loop that needs it, unless the value
-is stored. So values that are costly and used more than once are stored, level by level: what a segment stores
-depends on earlier segments only, and no segment repeats another's work.
+XLA on CPU has no fusion with several outputs: it repeats a value in every loop that needs it, unless the
+value is stored. So values that are costly and used more than once are stored, level by level: what a segment
+stores depends on earlier segments only, and no segment repeats another's work.
 """
 
 from __future__ import annotations

@@ -56,19 +56,15 @@ class Recipe:
         """A tile of paths before quarter 0."""
         return Tile(self, first_path, lanes)
 
-    def remembered(self, number: int, lanes: int) -> dict[str, np.ndarray]:
-        """Room for what a group of limited life delivered in a quarter."""
-        group = self.plan.groups[number]
-        ages = group.features.improves and group.features.layer != "site"
-        shape = len(group.deals), lanes
-        return {
-            name: np.zeros(shape, np.float32) for name in (("mean", "vintage_mean") if ages else ("mean",))
-        }
-
     def _stage(self, history: bool) -> Stage:
-        lagged = [self.remembered(n, 2) if n in self.life else None for n in range(len(self.plan.groups))]
+        lagged = [
+            trace.remembered(self.plan, n, 2) if n in self.life else None
+            for n in range(len(self.plan.groups))
+        ]
         traced = trace.quarter(self.plan, MaskOps, self._terms, self._state, lagged, history)
-        remembered = {n: {k: traced.deliveries[n][k] for k in self.remembered(n, 0)} for n in self.life}
+        remembered = {
+            n: {k: traced.deliveries[n][k] for k in trace.remembered(self.plan, n, 0)} for n in self.life
+        }
         if history:
             return Stage(traced, {"remembered": remembered}, self._scratch)
         once, places = trace.recorded_once(self.plan, traced)
@@ -129,7 +125,7 @@ class Tile:
         # Arrays of the state are written in place, so that none may be shared.
         self._state = transform(np.array, state)
         # What retires: nothing, until a quarter is as old as its hardware lives.
-        self._lagged = {number: recipe.remembered(number, lanes) for number in recipe.life}
+        self._lagged = {number: trace.remembered(plan, number, lanes) for number in recipe.life}
         self._past: dict[int, list] = {number: [] for number in recipe.life}
         self._drawn: list[dict[str, np.ndarray]] = []
         self._words: dict[str, np.ndarray] = {"factors": np.empty((len(plan.world.row), lanes), np.uint32)}

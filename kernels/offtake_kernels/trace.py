@@ -169,6 +169,14 @@ def inputs(graph: Graph, tree: Any) -> Any:
     return transform(leaf, tree)
 
 
+def remembered(plan: Plan, number: int, lanes: int) -> dict[str, np.ndarray]:
+    """Zeros for what a group of limited life delivered in a quarter, by name: [deals, lanes]."""
+    group = plan.groups[number]
+    ages = group.features.improves and group.features.layer != "site"
+    shape = len(group.deals), lanes
+    return {name: np.zeros(shape, np.float32) for name in (("mean", "vintage_mean") if ages else ("mean",))}
+
+
 def recorded_once(plan: Plan, traced: Traced) -> tuple[list[Value], list[int]]:
     """The values that a quarter records, each once, and which of them each series of the plan is."""
     found = (traced.recorded[s.scope, s.metric][s.index] for s in plan.quarter_series)

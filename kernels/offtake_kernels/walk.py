@@ -1,7 +1,7 @@
 """Blocks of paths through a backend's tiles into a tally: the loop that numpy and JAX share.
 
-The loop nest is visit of a few quarters → tile → quarter: a tile keeps its arrays in cache, and a row of up to
-65,536 values amortises the tally's cost. Memory: states of all tiles, and a visit's float32 rows, one per
+The loop nest is visit of a few quarters → tile → quarter: a tile keeps its arrays in cache, and a row of up
+to 65,536 values amortises the tally's cost. Memory: states of all tiles, and a visit's float32 rows, one per
 recorded series.
 """
 

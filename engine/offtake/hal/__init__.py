@@ -12,15 +12,17 @@ from offtake.hal.device import Device
 from offtake.study import DeviceChoice
 
 BACKENDS: dict[str, str] = {
+    "jax": "offtake.hal.jax_device:JaxDevice",
     "numpy": "offtake.hal.numpy_device:NumpyDevice",
     "null": "offtake.hal.null_device:NullDevice",
 }
 # `auto` takes the first that is usable.
 PREFERENCE = ("cuda", "jax", "numpy")
+# Seconds of numpy on one core that are worth the time a compiler takes first. Bits are the same either way.
+_WORTH_COMPILING = 60.0
 # Names of the language whose backends are still to come, and what to use meanwhile.
 PLANNED: dict[str, str] = {
     "cuda": "this version of offtake has no CUDA backend yet",
-    "jax": "this version of offtake has no JAX backend yet",
 }
 
 
@@ -33,20 +35,27 @@ def backend_class(name: str) -> type[Device]:
     return getattr(importlib.import_module(module), attribute)
 
 
+def settle(choice: DeviceChoice, seconds: float) -> DeviceChoice:
+    """The choice with `auto` replaced by the best usable backend for a study that takes numpy `seconds`."""
+    if choice.name != "auto":
+        return choice
+    for name in PREFERENCE:
+        worth = name == "numpy" or seconds >= _WORTH_COMPILING
+        if worth and name in BACKENDS and backend_class(name).unusable() is None:
+            return choice.model_copy(update={"name": name})
+    return choice.model_copy(update={"name": "numpy"})
+
+
 def open_device(choice: DeviceChoice) -> Device:
-    """The device of a choice, ready to run; `auto` is the first usable one.
+    """The device of a choice that names one, ready to run.
 
     Raises DeviceError (exit 3) saying what is missing and what to do about it.
     """
-    names = [name for name in PREFERENCE if name in BACKENDS] if choice.name == "auto" else [choice.name]
-    reasons = []
-    for name in names:
-        backend = backend_class(name)
-        reason = backend.unusable()
-        if reason is None:
-            return backend(choice)
-        reasons.append(f"device={name}: {reason}")
-    raise DeviceError("; ".join(reasons))
+    backend = backend_class(choice.name)
+    reason = backend.unusable()
+    if reason is not None:
+        raise DeviceError(f"device={choice.name}: {reason}")
+    return backend(choice)
 
 
 def describe() -> list[dict[str, Any]]:

@@ -4,10 +4,12 @@ tests.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
+from offtake.hal.launches import run_launches
 from offtake.study import DeviceChoice
 from offtake_kernels.kept import Kept
 from offtake_kernels.layout import Plan
@@ -37,23 +39,17 @@ class NullDevice:
         return self._launch
 
     def run(self, plan: Plan, first_path: int, paths: int, keep: int) -> tuple[Tally, Kept | None]:
-        builder = TallyBuilder(plan.rows, plan.threshold_rows)
-        zeros = np.zeros(self._launch, np.float32)
-        for offset in range(0, paths, self._launch):
-            for row in range(plan.rows):
-                builder.add(row, zeros[: min(self._launch, paths - offset)], first_path + offset)
-        count = min(keep, paths)
-        if not count:
-            return builder.build(paths), None
-        path = np.uint64(first_path) + np.arange(count, dtype=np.uint64)
-        kept = Kept(
-            path,
-            {
-                s.metric: np.zeros((count, plan.quarters), np.float32)
-                for s in plan.quarter_series
-                if s.is_kept
-            },
-            {plan.kept_name(s): np.zeros(count, np.float32) for s in plan.path_series},
-            plan.nullable_names,
-        )
-        return builder.build(paths), kept
+        return run_launches(plan, first_path, paths, keep, self._launch, partial(_record_zeros, plan))
+
+
+def _record_zeros(plan: Plan, first_path: int, paths: int, builder: TallyBuilder, keep: int) -> Kept | None:
+    zeros = np.zeros(paths, np.float32)
+    builder.add(0, zeros, first_path, range(1, plan.rows))
+    if not keep:
+        return None
+    path = np.uint64(first_path) + np.arange(keep, dtype=np.uint64)
+    quarters = {
+        s.metric: np.zeros((keep, plan.quarters), np.float32) for s in plan.quarter_series if s.is_kept
+    }
+    scalars = {plan.kept_name(s): np.zeros(keep, np.float32) for s in plan.path_series}
+    return Kept(path, quarters, scalars, plan.nullable_names)

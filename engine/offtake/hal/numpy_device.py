@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
+from offtake.hal.launches import run_launches
 from offtake.study import DeviceChoice
 from offtake_kernels import path_numpy, walk
 from offtake_kernels.kept import Kept
 from offtake_kernels.layout import Plan
-from offtake_kernels.tally import MOST_LANES, Tally, TallyBuilder
+from offtake_kernels.tally import MOST_LANES, Tally
 
 
 class NumpyDevice:
@@ -30,12 +32,9 @@ class NumpyDevice:
 
     @classmethod
     def devices(cls) -> list[dict[str, Any]]:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
         return [
             {
-                "kind": processor_name(),
-                "cores": os.cpu_count(),
-                "memory_gib": round(memory, 1),
+                **processor(),
                 "versions": {"numpy": np.__version__, "python": platform.python_version()},
             }
         ]
@@ -47,21 +46,19 @@ class NumpyDevice:
         return self._launch
 
     def run(self, plan: Plan, first_path: int, paths: int, keep: int) -> tuple[Tally, Kept | None]:
-        builder = TallyBuilder(plan.rows, plan.threshold_rows)
-        parts = []
-        # Inside a path, invalid values are counted with their path, not warned about.
-        with np.errstate(all="ignore"):
-            if self._recipe is None or self._recipe.plan is not plan:
-                self._recipe = path_numpy.Recipe(plan)
-            for offset in range(0, paths, self._launch):
-                lanes = min(self._launch, paths - offset)
-                wanted = max(0, min(keep - offset, lanes))
-                parts.append(walk.run(self._recipe, first_path + offset, lanes, builder, wanted))
-        whole = [part for part in parts if part is not None]
-        return builder.build(paths), Kept.join(whole) if whole else None
+        if self._recipe is None or self._recipe.plan is not plan:
+            self._recipe = path_numpy.Recipe(plan)
+        launch = partial(walk.run, self._recipe)
+        return run_launches(plan, first_path, paths, keep, self._launch, launch)
 
 
-def processor_name() -> str:
+def processor() -> dict[str, Any]:
+    """This machine's processor: kind, cores and memory_gib."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {"kind": _processor_name(), "cores": os.cpu_count(), "memory_gib": round(memory, 1)}
+
+
+def _processor_name() -> str:
     """The processor's model as the system names it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
