@@ -7,6 +7,7 @@ not come back are sent again; a unit that breaks it every time fails the run, na
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -54,6 +55,9 @@ def _run(device: Device, plan: Plan, unit: Unit, keep_paths: int) -> Finished:
 def _run_pooled(
     plan: Plan, units: list[Unit], keep_paths: int, device: DeviceChoice, workers: int
 ) -> Iterator[Finished]:
+    # Workers share the cores.
+    threads = device.threads or max(1, (os.cpu_count() or 1) // workers)
+    device = device.model_copy(update={"threads": threads})
     waiting = {unit.first_path: unit for unit in units}
     attempts = dict.fromkeys(waiting, 0)
     while waiting:
