@@ -43,7 +43,15 @@ class Recipe:
         traced = trace.quarter(plan, GraphOps, terms, state, examples, history=False)
         once, self.places = trace.recorded_once(plan, traced)
         ends = [{"start": d["start"], "scheduled_end": d["scheduled_end"]} for d in traced.deliveries]
-        found = {"remembered": self._remembered(traced), "recorded": once, "ends": ends}
+        # One array of all rows: an array that leaves an executable costs microseconds, whatever its size.
+        varying = [v for v in once if v.constant is None]
+        row = {v.number: n for n, v in enumerate(varying)}
+        self.rows = [row.get(v.number, v.constant) for v in once]
+        found = {
+            "remembered": self._remembered(traced),
+            "recorded": traced.graph.stack(varying),
+            "ends": ends,
+        }
         self.quarter = Move(traced, found, options)
         self.end = End(trace.end(plan, GraphOps, terms, state, self.quarter.results["ends"]), options)
         self._compile()
@@ -134,7 +142,7 @@ class Tile:
             assert recipe.history is not None
             self._quarter(recipe.history, t)
 
-    def step(self, t: int) -> list[np.ndarray]:
+    def step(self, t: int) -> list[Any]:
         """Runs quarter t and moves the world on; returns the recorded arrays."""
         recipe, plan = self._recipe, self._recipe.plan
         found = self._quarter(recipe.quarter, t)
@@ -149,7 +157,8 @@ class Tile:
             world = self._state[: recipe.world_size]
             recipe.world(world, [], self._drawn[lane], growth)
             self._state[: recipe.world_size] = world
-        return [self._asked_for(values) for values in found["recorded"]]
+        rows = self._asked_for(found["recorded"])
+        return [rows[row] if isinstance(row, int) else row for row in recipe.rows]
 
     def finish(self) -> dict:
         """What the path records, by (scope, metric)."""

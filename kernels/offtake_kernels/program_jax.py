@@ -89,11 +89,9 @@ class Executable:
         self._inputs = [value for value in inputs if LANES in value.shape]
         self._uniform = [value for value in inputs if LANES not in value.shape]
         self._results, self._device, self._strict, self._lanes = list(results), device, strict, lanes
-        # The first results take the place of these inputs, and have their shapes.
+        # The first results are next values of these inputs, and have their shapes.
         self._shapes = [value.shape for value in replaced]
         self._shapes += [value.shape for value in self._results[len(replaced) :]]
-        among = {value.number: n for n, value in enumerate(self._inputs)}
-        self._donated = [among[value.number] for value in replaced]
         self._order = reachable(results)
         self._segments = self._cut([*self._inputs, *self._uniform])
         self._packed = _Packed(self._order)
@@ -114,15 +112,13 @@ class Executable:
             jax.ShapeDtypeStruct(self._lanes_of(value.shape), DTYPES[value.kind]) for value in self._inputs
         ]
         arguments = (np.int32(0), np.True_, *self._constants, uniform, *arrays)
-        first = len(arguments) - len(arrays)
 
         def function(*given):
             return self._evaluate(given)
 
         options: Any = {"xla_cpu_multi_thread_eigen": False} if self._device.platform == "cpu" else None
         with jax.default_device(self._device):
-            jitted = jax.jit(function, donate_argnums=tuple(first + number for number in self._donated))
-            return jitted.lower(*arguments).compile(compiler_options=options)
+            return jax.jit(function).lower(*arguments).compile(compiler_options=options)
 
     def _lanes_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(self._lanes if n == LANES else n for n in shape)
