@@ -80,6 +80,8 @@ def test_what_adds_nothing_is_dropped():
     assert x - 0.0 is x
     assert x * np.ones((2, 1), np.float32) is x
     assert x / 1.0 is x
+    assert 0.0 - x is not x
+    assert 1.0 / x is not x
     assert (x * 0.0).constant is not None
     assert ops.where(flag, x, x) is x
     assert ~~flag is flag
@@ -94,9 +96,11 @@ def test_a_constant_is_folded_but_one_that_varies_over_deals_still_chooses():
     some = graph.constant(np.array([[True], [False]]))
     x = graph.input("float", (LANES,))
     assert (graph.constant(2.0) * 3.0).constant == 6.0
-    chosen = ops.where(some, x, 5.0)
-    (values,) = _run([x], [FLOATS.copy()], [chosen])
-    np.testing.assert_array_equal(values, [FLOATS, np.full_like(FLOATS, 5)])
+    both = graph.input("float", (2, LANES))
+    arrays = [FLOATS.copy(), np.stack([FLOATS, FLOATS + 1])]
+    found = _run([x, both], arrays, [ops.where(some, x, 5.0), ops.where(some, x, both)])
+    np.testing.assert_array_equal(found[0], [FLOATS, np.full_like(FLOATS, 5)])
+    np.testing.assert_array_equal(found[1], [FLOATS, FLOATS + 1])
 
 
 def test_choices_by_masks_keep_every_bit():
