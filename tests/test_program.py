@@ -97,7 +97,7 @@ def test_a_constant_is_folded_but_one_that_varies_over_deals_still_chooses():
     x = graph.input("float", (LANES,))
     assert (graph.constant(2.0) * 3.0).constant == 6.0
     both = graph.input("float", (2, LANES))
-    arrays = [FLOATS.copy(), np.stack([FLOATS, FLOATS + 1])]
+    arrays = [FLOATS.copy(), np.stack([FLOATS * 2, FLOATS + 1])]
     found = _run([x, both], arrays, [ops.where(some, x, 5.0), ops.where(some, x, both)])
     np.testing.assert_array_equal(found[0], [FLOATS, np.full_like(FLOATS, 5)])
     np.testing.assert_array_equal(found[1], [FLOATS, FLOATS + 1])
