@@ -79,6 +79,15 @@ def test_threads_launches_and_kept_paths_do_not_change_the_answer():
 
 
 @needs_jax
+@pytest.mark.parametrize("world", [{}, {"regime": {"bust_rate": 0.5, "recovery_rate": 1.0}}])
+def test_a_world_without_random_factors(world):
+    fee = {"kind": "commitment", "total": 10.0}
+    study = simple.study({"cloud": simple.deal(pays={"fee": fee})}, quarters=5, world=world)
+    plan = compile_study(study).plan
+    assert _digest(plan, "jax") == _digest(plan, "numpy")
+
+
+@needs_jax
 def test_nothing_of_jax_is_changed():
     import jax
 

@@ -115,14 +115,10 @@ class Value:
 
 _COMPARISONS = {"less", "less_equal", "equal"}
 _COMMUTATIVE = {"add", "multiply", "and", "or", "xor", "minimum", "maximum", "equal"}
-_NUMPY = {
+UFUNCS = {
     "add": np.add,
     "subtract": np.subtract,
     "multiply": np.multiply,
-    "multiply_high": lambda a, b: (a.astype(np.uint64) * b.astype(np.uint64) >> np.uint64(32)).astype(
-        np.uint32
-    ),
-    "multiply_low": np.multiply,
     "divide": np.divide,
     "minimum": np.minimum,
     "maximum": np.maximum,
@@ -138,9 +134,12 @@ _NUMPY = {
     "floor": np.floor,
     "sqrt": np.sqrt,
 }
-UFUNCS = _NUMPY
 _FOLDED = {
-    **_NUMPY,
+    **UFUNCS,
+    "multiply_high": lambda a, b: (a.astype(np.uint64) * b.astype(np.uint64) >> np.uint64(32)).astype(
+        np.uint32
+    ),
+    "multiply_low": np.multiply,
     "bits": lambda value: value.view(np.int32),
     "from_bits": lambda value: value.view(np.float32),
     "to_float": lambda value: value.astype(np.float32),
@@ -194,7 +193,7 @@ class Graph:
         shape = broadcast(left.shape, right.shape)
         if left.constant is not None and right.constant is not None:
             with np.errstate(all="ignore"):
-                return self.constant(_NUMPY[op](left.constant, right.constant), result)
+                return self.constant(_FOLDED[op](left.constant, right.constant), result)
         simple = self._simplified(op, left, right, shape)
         if simple is not None:
             return simple
@@ -263,7 +262,7 @@ class Graph:
             known = value.constant
             if known is None or other.shape != shape:
                 continue
-            if op in ("add", "or", "xor") and not known.any() and (op == "add" or value.kind != "float"):
+            if op in ("add", "or", "xor") and not known.any():
                 return other
             if op == "subtract" and value is right and not known.any():
                 return other
@@ -278,8 +277,6 @@ class Graph:
                     return other
                 if not known.any():
                     return self._zeros(shape, "bool")
-            if op == "or" and value.kind == "bool" and known.all():
-                return None
         if left is right and left.shape == shape and op in ("minimum", "maximum", "and", "or"):
             return left
         return None

@@ -34,19 +34,19 @@ class GraphOps:
         return self._graph.unary("sqrt", value)
 
     def to_float(self, value):
-        return self._convert("to_float", value, "float")
+        return self._graph.unary("to_float", value, "float")
 
     def to_int(self, value):
-        return self._convert("to_int", value, "int")
+        return self._graph.unary("to_int", value, "int")
 
     def flag(self, condition):
-        return self._convert("flag", condition, "int")
+        return self._graph.unary("flag", condition, "int")
 
     def bits(self, value):
-        return self._convert("bits", value, "int")
+        return self._graph.unary("bits", value, "int")
 
     def from_bits(self, pattern):
-        return self._convert("from_bits", pattern, "float")
+        return self._graph.unary("from_bits", pattern, "float")
 
     def word(self, value):
         return value if isinstance(value, Value) else self._graph.constant(value, "word")
@@ -58,13 +58,10 @@ class GraphOps:
         )
 
     def low_bits(self, words):
-        return self._convert("low_bits", words, "int")
+        return self._graph.unary("low_bits", words, "int")
 
     def top_bit_clear(self, words):
-        return self._convert("top_bit_clear", words, "int")
+        return self._graph.unary("top_bit_clear", words, "int")
 
     def word_to_float(self, words):
-        return self._convert("word_to_float", words, "float")
-
-    def _convert(self, op: str, value, kind):
-        return self._graph.unary(op, value, kind)
+        return self._graph.unary("word_to_float", words, "float")

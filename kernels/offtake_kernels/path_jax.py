@@ -17,7 +17,7 @@ from .trees import leaves, transform
 
 _LANES = 16_384
 _PATH_MASK = 0xFFFFFFFF
-_NO_NUMBERS = np.zeros(1, np.float32)
+_NO_NUMBERS = np.zeros(0, np.float32)
 
 
 class Recipe:
@@ -32,26 +32,23 @@ class Recipe:
         opening = [v for v in leaves(terms) if v.constant is None], list(leaves(state))
         self.terms = len(opening[0])
         self.begin = Executable(_inputs(begun), [*opening[0], *opening[1]], **options)
-        self.words = _words(plan, options)
         self.world_size = len(list(leaves(state["world"])))
-        self.world = Move(trace.world_step(plan, GraphOps, state["world"]), {}, options)
-        examples = [trace.remembered(plan, n, 2) if n in self.life else None for n in range(len(plan.groups))]
+        self.words = self.world = None
+        if plan.series_crc:
+            drawn = trace.words(plan, GraphOps)
+            self.words = Executable(_inputs(drawn), list(leaves(drawn.after)), **options)
+            self.world = Move(trace.world_step(plan, GraphOps, state["world"]), {}, options)
         self.history = None
         if plan.history:
-            traced = trace.quarter(plan, GraphOps, terms, state, examples, history=True)
-            self.history = Move(traced, {"remembered": self._remembered(traced)}, options)
-        traced = trace.quarter(plan, GraphOps, terms, state, examples, history=False)
-        once, self.places = trace.recorded_once(plan, traced)
-        ends = [{"start": d["start"], "scheduled_end": d["scheduled_end"]} for d in traced.deliveries]
+            traced = trace.quarter(plan, GraphOps, terms, state, history=True)
+            self.history = Move(traced, trace.results(plan, traced)[0], options)
+        traced = trace.quarter(plan, GraphOps, terms, state, history=False)
+        found, self.places = trace.results(plan, traced)
         # One array of all rows: an array that leaves an executable costs microseconds, whatever its size.
-        varying = [v for v in once if v.constant is None]
+        varying = [v for v in found["recorded"] if v.constant is None]
         row = {v.number: n for n, v in enumerate(varying)}
-        self.rows = [row.get(v.number, v.constant) for v in once]
-        found = {
-            "remembered": self._remembered(traced),
-            "recorded": traced.graph.stack(varying),
-            "ends": ends,
-        }
+        self.rows = [row.get(v.number, v.constant) for v in found["recorded"]]
+        found["recorded"] = traced.graph.stack(varying)
         self.quarter = Move(traced, found, options)
         self.end = End(trace.end(plan, GraphOps, terms, state, self.quarter.results["ends"]), options)
         self._compile()
@@ -63,15 +60,10 @@ class Recipe:
     def _compile(self) -> None:
         """All at once: XLA compiles without the interpreter lock."""
         moves = [move.executable for move in (self.history, self.quarter, self.world) if move is not None]
-        executables = [*moves, self.begin, self.words, self.end.executable]
+        executables = [*moves, self.begin, self.end.executable]
+        executables += [self.words] if self.words is not None else []
         with ThreadPoolExecutor(len(executables)) as pool:
             list(pool.map(lambda executable: executable.compiled, executables))
-
-    def _remembered(self, traced: trace.Traced) -> dict[int, dict[str, Any]]:
-        return {
-            n: {name: traced.deliveries[n][name] for name in trace.remembered(self.plan, n, 0)}
-            for n in self.life
-        }
 
 
 class Move:
@@ -147,7 +139,7 @@ class Tile:
         recipe, plan = self._recipe, self._recipe.plan
         found = self._quarter(recipe.quarter, t)
         self._ends = found["ends"]
-        if t + 1 < plan.quarters:
+        if t + 1 < plan.quarters and recipe.words is not None and recipe.world is not None:
             block, lane = divmod(t, philox.WORDS)
             if lane == 0:
                 drawn = recipe.words(self._path, np.array([block], np.uint32))
@@ -196,15 +188,3 @@ class Tile:
 
 def _inputs(traced: trace.Traced) -> list[Value]:
     return [v for tree in traced.inputs.values() for v in leaves(tree) if v.op == "input"]
-
-
-def _words(plan: Plan, options: dict[str, Any]) -> Executable:
-    """The words of four quarters, each as `trace.world_step` takes them."""
-    traced = trace.words(plan, GraphOps)
-    factors = len(plan.world.row)
-    results = []
-    for word in traced.after:
-        rows = [word[row] for row in range(len(plan.series_crc))]
-        results.append(traced.graph.stack(rows[:factors]))
-        results += rows[factors:]
-    return Executable(_inputs(traced), results, **options)

@@ -5,7 +5,6 @@ A tile of lanes keeps its arrays in cache. Memory: states of all tiles, and buff
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,7 @@ class Recipe:
         # Two paths are enough to tell which arrays have an axis over paths.
         two = np.arange(2, dtype=np.uint64)
         self._terms, self._state = stages.begin(ops_numpy, plan, Draws(plan, np.uint64(0), two))
-        self.world = Stage(trace.world_step(plan, MaskOps, self._state["world"]), {}, world_scratch)
+        self.world = Stage(trace.world_step(plan, MaskOps, self._state["world"]), {}, [], world_scratch)
         self._scratch = scratch
         self._quarters: dict[bool, Stage] = {}
 
@@ -57,21 +56,8 @@ class Recipe:
         return Tile(self, first_path, lanes)
 
     def _stage(self, history: bool) -> Stage:
-        lagged = [
-            trace.remembered(self.plan, n, 2) if n in self.life else None
-            for n in range(len(self.plan.groups))
-        ]
-        traced = trace.quarter(self.plan, MaskOps, self._terms, self._state, lagged, history)
-        remembered = {
-            n: {k: traced.deliveries[n][k] for k in trace.remembered(self.plan, n, 0)} for n in self.life
-        }
-        if history:
-            return Stage(traced, {"remembered": remembered}, self._scratch)
-        once, places = trace.recorded_once(self.plan, traced)
-        ends = [{"start": d["start"], "scheduled_end": d["scheduled_end"]} for d in traced.deliveries]
-        return Stage(
-            traced, {"remembered": remembered, "recorded": once, "ends": ends}, self._scratch, places
-        )
+        traced = trace.quarter(self.plan, MaskOps, self._terms, self._state, history)
+        return Stage(traced, *trace.results(self.plan, traced), self._scratch)
 
 
 class Stage:
@@ -79,10 +65,8 @@ class Stage:
     numbers.
     """
 
-    def __init__(
-        self, traced: trace.Traced, results: dict[str, Any], scratch: Scratch, places: Sequence[int] = ()
-    ):
-        self.traced, self._scratch, self.places = traced, scratch, list(places)
+    def __init__(self, traced: trace.Traced, results: dict[str, Any], places: list[int], scratch: Scratch):
+        self.traced, self.places, self._scratch = traced, places, scratch
         self.results = transform(traced.graph.constant, results)
         self.program = Program(
             [v for tree in traced.inputs.values() for v in leaves(tree) if v.op == "input"],
@@ -128,7 +112,9 @@ class Tile:
         self._lagged = {number: trace.remembered(plan, number, lanes) for number in recipe.life}
         self._past: dict[int, list] = {number: [] for number in recipe.life}
         self._drawn: list[dict[str, np.ndarray]] = []
-        self._words: dict[str, np.ndarray] = {"factors": np.empty((len(plan.world.row), lanes), np.uint32)}
+        self._words: dict[str, np.ndarray] = {}
+        if plan.world.row:
+            self._words["factors"] = np.empty((len(plan.world.row), lanes), np.uint32)
         if plan.world.regime:
             self._words["regime"] = np.empty(lanes, np.uint32)
         self._bound: dict[int, tuple[list[Call], Any]] = {}

@@ -107,7 +107,7 @@ class Executable:
         """The executable; compiling takes seconds."""
         word = any(value.kind == "word" for value in self._uniform)
         size = sum(math.prod(value.shape) for value in self._uniform)
-        uniform = jax.ShapeDtypeStruct((max(size, 1),), np.uint32 if word else np.float32)
+        uniform = jax.ShapeDtypeStruct((size,), np.uint32 if word else np.float32)
         arrays = [
             jax.ShapeDtypeStruct(self._lanes_of(value.shape), DTYPES[value.kind]) for value in self._inputs
         ]

@@ -40,10 +40,10 @@ class MaskOps(GraphOps):
         condition, if_true, if_false = chosen.args
         kept, other = self.bits(if_true), self.bits(if_false)
         if other.constant is not None and not other.constant.any():
-            return self.from_bits(kept & self._convert("mask", condition, "int"))
+            return self.from_bits(kept & self._graph.unary("mask", condition, "int"))
         if kept.constant is not None and not kept.constant.any():
-            return self.from_bits(other & self._convert("mask_not", condition, "int"))
-        return self.from_bits(((kept ^ other) & self._convert("mask", condition, "int")) ^ other)
+            return self.from_bits(other & self._graph.unary("mask_not", condition, "int"))
+        return self.from_bits(((kept ^ other) & self._graph.unary("mask", condition, "int")) ^ other)
 
 
 class Program:

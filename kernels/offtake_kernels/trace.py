@@ -94,13 +94,19 @@ def begin(plan: Plan, make_ops: type[GraphOps]) -> Traced:
 
 
 def words(plan: Plan, make_ops: type[GraphOps]) -> Traced:
-    """The words of four quarters, for factors and regime. `after` is a list of four."""
+    """The words of four quarters, for a plan that draws any. `after` is a list of four, each as `world_step`
+    takes them.
+    """
     graph = Graph()
     ops = make_ops(graph)
     high, low, block = graph.input("word", (LANES,)), graph.input("word", (LANES,)), graph.input("word", ())
     crc = ops.word(np.array(plan.series_crc, np.uint32)[:, None])
-    drawn = philox.draw_words(ops, plan.seed, crc, block, high, low)
-    return Traced(graph, {"words": {"high": high, "low": low}, "block": block}, list(drawn), {}, [])
+    factors, quarters = len(plan.world.row), []
+    for drawn in philox.draw_words(ops, plan.seed, crc, block, high, low):
+        rows = [drawn[row] for row in range(len(plan.series_crc))]
+        named = {"factors": graph.stack(rows[:factors])} if factors else {}
+        quarters.append({**named, "regime": rows[-1]} if plan.world.regime else named)
+    return Traced(graph, {"words": {"high": high, "low": low}, "block": block}, quarters, {}, [])
 
 
 def end(plan: Plan, make_ops: type[GraphOps], terms: Any, state: Any, ends: list) -> Traced:
@@ -113,12 +119,12 @@ def end(plan: Plan, make_ops: type[GraphOps], terms: Any, state: Any, ends: list
     return Traced(graph, trees, None, recorded, [])
 
 
-def quarter(
-    plan: Plan, make_ops: type[GraphOps], terms: Any, state: Any, lagged: list, history: bool
-) -> Traced:
+def quarter(plan: Plan, make_ops: type[GraphOps], terms: Any, state: Any, history: bool) -> Traced:
     """A quarter of the study, or of history; arguments are examples whose last axis is 1 or the paths."""
     graph = Graph()
     ops = make_ops(graph)
+    limited = [group.features.life is not None for group in plan.groups]
+    lagged = [remembered(plan, n, 2) if lives else None for n, lives in enumerate(limited)]
     trees = {
         name: inputs(graph, tree) for name, tree in (("terms", terms), ("state", state), ("lagged", lagged))
     }
@@ -144,7 +150,7 @@ def world_step(plan: Plan, make_ops: type[GraphOps], state: Any) -> Traced:
     graph = Graph()
     state = inputs(graph, state)
     growth = graph.input("float", plan.world.growth.shape[1:])
-    words = {"factors": graph.input("word", (len(plan.world.row), LANES))}
+    words = {"factors": graph.input("word", (len(plan.world.row), LANES))} if plan.world.row else {}
     if plan.world.regime:
         words["regime"] = graph.input("word", (LANES,))
     after = world.step(make_ops(graph), plan, state, growth, words)
@@ -177,13 +183,25 @@ def remembered(plan: Plan, number: int, lanes: int) -> dict[str, np.ndarray]:
     return {name: np.zeros(shape, np.float32) for name in (("mean", "vintage_mean") if ages else ("mean",))}
 
 
-def recorded_once(plan: Plan, traced: Traced) -> tuple[list[Value], list[int]]:
-    """The values that a quarter records, each once, and which of them each series of the plan is."""
+def results(plan: Plan, traced: Traced) -> tuple[dict[str, Any], list[int]]:
+    """What a quarter leaves behind, and which of its recorded values each series of the plan is.
+
+    remembered: deliveries of groups of limited life. Of the study's own quarters also: recorded, values each
+    once; ends: start and scheduled end of each group.
+    """
+    kept = {
+        n: {name: delivery[name] for name in remembered(plan, n, 0)}
+        for n, delivery in enumerate(traced.deliveries)
+        if plan.groups[n].features.life is not None
+    }
+    if not traced.recorded:
+        return {"remembered": kept}, []
     found = (traced.recorded[s.scope, s.metric][s.index] for s in plan.quarter_series)
     values = [traced.graph.constant(value) for value in found]
     once = list(dict.fromkeys(values))
     place = {value.number: n for n, value in enumerate(once)}
-    return once, [place[value.number] for value in values]
+    ends = [{"start": d["start"], "scheduled_end": d["scheduled_end"]} for d in traced.deliveries]
+    return {"remembered": kept, "recorded": once, "ends": ends}, [place[value.number] for value in values]
 
 
 def updates(traced: Traced) -> list[tuple[Value, Value]]:
