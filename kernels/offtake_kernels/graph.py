@@ -25,17 +25,19 @@ DTYPES: dict[str, type] = {"float": np.float32, "int": np.int32, "bool": np.bool
 class Value:
     """An array of a kind and a shape, in which LANES stands for the number of paths.
 
-    `constant` holds its numbers where they are known; an input has no arguments.
+    `constant` holds its numbers where they are known; an input has no arguments. `stage`: what the graph was
+    recording when it was made.
     """
 
     __array_ufunc__ = None  # numpy arrays on the left of an operator leave it to us
-    __slots__ = ("args", "constant", "graph", "kind", "number", "op", "shape")
+    __slots__ = ("args", "constant", "graph", "kind", "number", "op", "shape", "stage")
 
     kind: Kind
 
     def __init__(self, graph: Graph, number: int, op: str, args: tuple, kind: Kind, shape: tuple[int, ...]):
         self.graph, self.number = graph, number
         self.op, self.args, self.kind, self.shape = op, args, kind, shape
+        self.stage = graph.stage
         self.constant: np.ndarray | None = None
 
     def __add__(self, other):
@@ -154,6 +156,7 @@ class Graph:
     """Values, each once, in the order in which they were made: arguments come before what uses them."""
 
     def __init__(self) -> None:
+        self.stage = ""
         self.values: list[Value] = []
         self._known: dict[tuple, Value] = {}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .graph import Graph, Value
 
 
@@ -13,6 +15,10 @@ class GraphOps:
         self.where = graph.where
         self.stack = graph.stack
         self.take = graph.take
+
+    def stage(self, name: str, deals: Sequence[int] = ()) -> None:
+        """Names what is recorded from here on."""
+        self._graph.stage = f"{name}: deal {', '.join(map(str, deals))}" if deals else name
 
     def minimum(self, left, right):
         return self._two("minimum", left, right)

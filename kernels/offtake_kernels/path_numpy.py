@@ -136,7 +136,7 @@ class Tile:
             for name, words in self._words.items():
                 np.copyto(words, self._drawn[lane][name])
             stage = self._recipe.world
-            stage.set_scalars({"growth": plan.world.growth[t]})
+            stage.set_scalars({"growth": list(plan.world.growth[t])})
             self._run(stage, {"state": self._state["world"], "words": self._words})
         return found["recorded"]
 

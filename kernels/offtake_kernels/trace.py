@@ -44,6 +44,7 @@ class Draws:
         streams = plan.streams
         self._ops, self._rows, self._shared_rows, self.zero = ops, streams.rows, streams.shared, zero
         self._scores, self._words = [], []
+        ops.stage("draws")
         if streams.scores:
             scores = elementary.normal(ops, self._first(plan, streams.crc[: streams.scores], high, low))
             self._scores = [scores[row] for row in range(streams.scores)]
@@ -102,6 +103,7 @@ def words(plan: Plan, make_ops: type[GraphOps]) -> Traced:
     high, low, block = graph.input("word", (LANES,)), graph.input("word", (LANES,)), graph.input("word", ())
     crc = ops.word(np.array(plan.series_crc, np.uint32)[:, None])
     factors, quarters = len(plan.world.row), []
+    ops.stage("words of four quarters")
     for drawn in philox.draw_words(ops, plan.seed, crc, block, high, low):
         rows = [drawn[row] for row in range(len(plan.series_crc))]
         named = {"factors": graph.stack(rows[:factors])} if factors else {}
@@ -114,6 +116,7 @@ def end(plan: Plan, make_ops: type[GraphOps], terms: Any, state: Any, ends: list
     graph = Graph()
     trees = {name: inputs(graph, tree) for name, tree in (("terms", terms), ("state", state), ("ends", ends))}
     ops, table = make_ops(graph), plan.world.table
+    ops.stage("world")
     view = world.levels(ops, plan, trees["state"]["world"], table[-1], table[0])
     recorded = stages.end(ops, plan, trees["terms"], trees["state"], trees["ends"], view)
     return Traced(graph, trees, None, recorded, [])
@@ -149,11 +152,13 @@ def world_step(plan: Plan, make_ops: type[GraphOps], state: Any) -> Traced:
     """The world's move to the next quarter."""
     graph = Graph()
     state = inputs(graph, state)
-    growth = graph.input("float", plan.world.growth.shape[1:])
+    growth = [graph.input("float", plan.world.growth.shape[2:]) for _ in range(2)]
     words = {"factors": graph.input("word", (len(plan.world.row), LANES))} if plan.world.row else {}
     if plan.world.regime:
         words["regime"] = graph.input("word", (LANES,))
-    after = world.step(make_ops(graph), plan, state, growth, words)
+    ops = make_ops(graph)
+    ops.stage("world, to the next quarter")
+    after = world.step(ops, plan, state, growth, words)
     return Traced(graph, {"state": state, "scalars": {"growth": growth}, "words": words}, after, {}, [])
 
 

@@ -18,6 +18,16 @@ def leaves(tree: Any) -> Iterator[Any]:
         yield tree
 
 
+def named_leaves(tree: Any, name: tuple = ()) -> Iterator[tuple[tuple, Any]]:
+    """Each leaf with the keys and positions that lead to it, in the order of `leaves`."""
+    if isinstance(tree, dict | list | tuple):
+        branches = tree.items() if isinstance(tree, dict) else enumerate(tree)
+        for key, branch in branches:
+            yield from named_leaves(branch, (*name, key))
+    elif tree is not None and not isinstance(tree, str):
+        yield name, tree
+
+
 def transform(function: Callable[[Any], Any], tree: Any) -> Any:
     """The same tree with every leaf replaced."""
     if isinstance(tree, dict):

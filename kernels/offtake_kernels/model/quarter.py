@@ -21,8 +21,11 @@ def factor_numbers(plan: Plan) -> dict:
 def begin(ops, plan: Plan, draws) -> tuple[list, dict]:
     """Terms of every group, and the state before the first quarter (or before history)."""
     zero = draws.zero
-    terms = [deal_terms(ops, plan, number, draws) for number in range(len(plan.groups))]
-    groups = []
+    terms, groups = [], []
+    for number, group in enumerate(plan.groups):
+        ops.stage("terms", group.deals)
+        terms.append(deal_terms(ops, plan, number, draws))
+    ops.stage("opening state")
     for group, term in zip(plan.groups, terms, strict=True):
         state = deliver.initial(ops, group, term, zero)
         blank = term["start"] * 0.0 + zero
@@ -54,6 +57,7 @@ def _deliver_all(ops, plan: Plan, terms, state, zero, t, vintages, lagged, histo
             groups.append(state["groups"][number])
             deliveries.append(deliver.nothing(group))
             continue
+        ops.stage("deliver", group.deals)
         after, delivery = deliver.deliver(
             ops, group, terms[number], state["groups"][number], signals, t, vintages[number], lagged[number]
         )
@@ -72,6 +76,7 @@ def _capacity(ops, group, pooled):
 def history_quarter(ops, plan: Plan, terms, state, zero, t, vintages, lagged) -> tuple[dict, list]:
     """A quarter before the study: what stands is delivered and milestones pass, without money or events."""
     groups, deliveries = _deliver_all(ops, plan, terms, state, zero, t, vintages, lagged, history=True)
+    ops.stage("pool")
     pooled = pool.pool(ops, plan, deliveries, zero)
     for number, group in enumerate(plan.groups):
         if group.features.milestones:
@@ -91,25 +96,31 @@ def quarter(ops, plan: Plan, terms, state, zero, scalars: SimpleNamespace, lagge
     """One quarter: (state with the world still at this quarter, recorded metrics, deliveries)."""
     t = scalars.t
     factor = factor_numbers(plan)
+    ops.stage("world")
     view = world.levels(ops, plan, state["world"], scalars.table, plan.world.table[0])
     groups, deliveries = _deliver_all(
         ops, plan, terms, state, zero, t, scalars.vintages, lagged, history=False
     )
+    ops.stage("pool")
     pooled = pool.pool(ops, plan, deliveries, zero)
     online = pooled["online"]
+    ops.stage("market")
     market = buyer.market(ops, plan, view, online, factor, zero)
     for number, group in enumerate(plan.groups):
         if group.features.extension != "never":
+            ops.stage("extend", group.deals)
             own = ops.stack([pooled["compute"][deal] for deal in group.deals])
             groups[number], deliveries[number] = deliver.extend(
                 ops, group, groups[number], deliveries[number], own, market["demand"], online, t
             )
     flows = _pay_all(ops, plan, terms, state, groups, deliveries, pooled, market, view, t)
+    ops.stage("buyer")
     earned = buyer.revenue(ops, plan, view, market["served_inference"], factor)
     spend, inflows = pool.total(flows["spend"]), pool.total(flows["inflows"])
     settled = buyer.settle(ops, plan, state["buyer"], earned, spend, market["spot_cost"], inflows)
     market["bust"] = view["bust"]
     market["factors"] = [view["level"][number] for number in range(len(plan.world.names))]
+    ops.stage("record")
     recorded = record.quarter_metrics(ops, plan, settled, market, pooled, flows, earned, zero)
     after = {
         **state,
@@ -139,6 +150,7 @@ def _pay_all(ops, plan, terms, state, groups, deliveries, pooled, market, view, 
             capacity=_capacity(ops, group, pooled) if group.features.uses_capacity else None,
             pooled=pooled,
         )
+        ops.stage("pay", group.deals)
         groups[number], paid = pay.pay(ops, group, terms[number], groups[number], context)
         for flow, amount in paid.items():
             if not isinstance(amount, float):
@@ -149,6 +161,7 @@ def _pay_all(ops, plan, terms, state, groups, deliveries, pooled, market, view, 
 
 def end(ops, plan: Plan, terms, state, deliveries, view) -> dict:
     """Per-path metrics after the last quarter; `view` is the world of that quarter."""
+    ops.stage("path metrics")
     ends = [{"start": delivery["start"], "scheduled": delivery["scheduled_end"]} for delivery in deliveries]
     return record.path_metrics(
         ops, plan, terms, state["groups"], state["delivered"], ends, state["sums"], view

@@ -1,0 +1,421 @@
+"""A graph printed as C: the statements of one stage of a path, for CUDA and for the host alike.
+
+A value of one row is a variable. A value of several rows (deals, factors, streams) is computed in a loop over
+its rows, fused with its neighbours; it is an array only where another loop, or a single row, needs it. A value
+with one user is written where it is used. Numbers of a portfolio are never text: a statement names a place in
+`Numbers`, so that portfolios of one shape share one source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .graph import Value, reachable
+
+C_TYPES = {"float": "float", "int": "int", "bool": "bool", "word": "unsigned"}
+# Float constants that a statement holds as text; any other is a place in `Numbers`.
+_LITERALS = {0.0: "0.0f", 0.5: "0.5f", 1.0: "1.0f", -1.0: "-1.0f"}
+_LONGEST_INLINE = 72
+_UNROLLED_ROWS = 4
+_INFIX = {
+    "add": "+",
+    "subtract": "-",
+    "multiply": "*",
+    "divide": "/",
+    "and": "&",
+    "or": "|",
+    "xor": "^",
+    "left_shift": "<<",
+    "right_shift": ">>",
+    "less": "<",
+    "less_equal": "<=",
+    "equal": "==",
+    "multiply_low": "*",
+}
+_CALLS = {
+    "minimum": "least",
+    "maximum": "most",
+    "multiply_high": "__umulhi",
+    "floor": "floorf",
+    "sqrt": "sqrtf",
+    "bits": "__float_as_int",
+    "from_bits": "__int_as_float",
+    "to_float": "float",
+    "word_to_float": "float",
+    "to_int": "int",
+    "flag": "int",
+    "low_bits": "low_bits",
+    "top_bit_clear": "top_bit_clear",
+}
+
+
+class Numbers:
+    """The constants of a kernel, laid end to end by kind; equal arrays share their place.
+
+    `tables` are looked up by computed index and may be long; the others are read in order by every path.
+    """
+
+    NAMES: Mapping[str, str] = {"float": "c", "int": "ci", "word": "cw"}
+    TABLES: Mapping[str, str] = {"float": "table", "int": "table_int"}
+
+    def __init__(self) -> None:
+        self._parts: dict[str, list[np.ndarray]] = {}
+        self._places: dict[tuple, int] = {}
+
+    def text(self, value: Value, row: str | None) -> str:
+        """One of a constant's numbers: its only one, or that of a row."""
+        known = value.constant
+        assert known is not None
+        number = known.reshape(-1)[0]
+        if known.size == 1 or (known == number).all():
+            if value.kind == "bool":
+                return "true" if number else "false"
+            if value.kind == "float" and float(number) in _LITERALS:
+                return _LITERALS[float(number)]
+            if value.kind == "int" and known.shape == ():
+                return str(int(number))
+            return self._at(
+                self.NAMES[value.kind], self._place(self.NAMES[value.kind], known.reshape(-1)[:1])
+            )
+        assert row is not None, "a row of several numbers must be named"
+        if value.kind == "bool":
+            return f"({self._rows('ci', known.astype(np.int32), row)} != 0)"
+        return self._rows(self.NAMES[value.kind], known, row)
+
+    def table(self, value: Value, index: str) -> str:
+        """An entry of a table."""
+        assert value.constant is not None
+        name = self.TABLES[value.kind]
+        return self._at(name, self._place(name, value.constant), index)
+
+    def array(self, name: str) -> np.ndarray:
+        """Every number of a name, at least one."""
+        dtype = {
+            "c": np.float32,
+            "ci": np.int32,
+            "cw": np.uint32,
+            "table": np.float32,
+            "table_int": np.int32,
+        }[name]
+        return np.concatenate([*self._parts.get(name, []), np.zeros(0 if name in self._parts else 1, dtype)])
+
+    def _rows(self, name: str, known: np.ndarray, row: str) -> str:
+        return self._at(name, self._place(name, known.reshape(-1)), row)
+
+    def _place(self, name: str, numbers: np.ndarray) -> int:
+        key = name, numbers.tobytes()
+        if key not in self._places:
+            column = self._parts.setdefault(name, [])
+            self._places[key] = sum(part.size for part in column)
+            column.append(numbers)
+        return self._places[key]
+
+    @staticmethod
+    def _at(name: str, place: int, row: str = "0") -> str:
+        if row.isdigit():
+            return f"{name}[{place + int(row)}]"
+        return f"{name}[{row}]" if place == 0 else f"{name}[{place} + {row}]"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Where a value lies before or after a stage: an lvalue with {} in place of its row's number."""
+
+    text: str
+    rows: int = 1
+    flag: bool = False
+
+    def load(self, row: str) -> str:
+        """The value read; flags are kept as 0 and 1."""
+        text = self.text.format(row)
+        return f"{text} != 0.0f" if self.flag else text
+
+    def store(self, row: str, value: str) -> str:
+        """The statement that writes it."""
+        return f"{self.text.format(row)} = {f'{value} ? 1.0f : 0.0f' if self.flag else value};"
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """A value to be written to a cell; `replaces` is the input that the cell held until then."""
+
+    value: Value
+    cell: Cell
+    replaces: Value | None = None
+    condition: str = ""
+
+
+class _Chunk:
+    """Statements that run one after another, once or for each of `rows` rows."""
+
+    def __init__(self, stage: str, rows: int):
+        self.stage, self.rows = stage, rows
+        self.values: list[Value] = []
+        self.stores: list[Store] = []
+
+
+class Statements:
+    """The statements that compute and store what `stores` ask for.
+
+    inputs: cell of every input; names: identifiers for values that have one.
+    """
+
+    def __init__(
+        self,
+        numbers: Numbers,
+        inputs: Mapping[int, Cell],
+        stores: Sequence[Store],
+        names: Mapping[int, str] | None = None,
+    ):
+        self._numbers, self._inputs, self._names = numbers, inputs, dict(names or {})
+        self._stores = list(stores)
+        self._order = [v for v in reachable([s.value for s in stores]) if _is_computed(v)]
+        self._chunks: list[_Chunk] = []
+        self._at: dict[int, int] = {}
+        self._users: dict[int, list[Value]] = {v.number: [] for v in self._order}
+        self._row_uses: set[int] = set()
+        for value in self._order:
+            self._place(value)
+        self._last_read = self._last_reads()
+        for store in self._stores:
+            self._place_store(store)
+        self._texts: dict[int, str] = {}
+        self._loaded: dict[tuple[int, str], str] = {}
+
+    def lines(self) -> list[str]:
+        """C, without indentation of its own beyond that of loops."""
+        self._texts.clear()
+        self._loaded.clear()
+        printed, stage = [], ""
+        for number, chunk in enumerate(self._chunks):
+            if chunk.stage != stage:
+                stage = chunk.stage
+                printed += ["", f"// {stage}"]
+            printed += self._print(number, chunk)
+        return printed
+
+    # Placing: which chunk computes what.
+
+    def _place(self, value: Value) -> None:
+        rows = 1 if value.op == "stack" else rows_of(value)
+        earliest, read = 0, []
+        for argument in _read(value):
+            base, row = _resolve(argument, None)
+            if _is_computed(base):
+                self._users[base.number].append(value)
+                at = self._at[base.number]
+                together = self._chunks[at].rows == rows and (row is None or rows == 1)
+                earliest = max(earliest, at if together else at + 1)
+                read.append(base)
+        if not self._chunks or self._chunks[-1].stage != value.stage:
+            # What needs no row comes first, so that loops which need it can be one.
+            self._chunks.append(_Chunk(value.stage, 1))
+        chunks = enumerate(self._chunks[earliest:], earliest)
+        fitting = (n for n, c in chunks if c.rows == rows and c.stage == value.stage)
+        number = next(fitting, len(self._chunks))
+        if number == len(self._chunks):
+            self._chunks.append(_Chunk(value.stage, rows))
+        self._chunks[number].values.append(value)
+        self._at[value.number] = number
+        for base in read:
+            if self._at[base.number] != number:
+                self._array(base)
+
+    def _last_reads(self) -> dict[int, int]:
+        """The last chunk that reads each input of several rows; a single one is read once, then a variable."""
+        last: dict[int, int] = {}
+        for value in self._order:
+            for argument in _read(value):
+                base, _ = _resolve(argument, None)
+                if base.op == "input":
+                    last[base.number] = max(last.get(base.number, 0), self._at[value.number])
+        return last
+
+    def _place_store(self, store: Store) -> None:
+        """Where the value is known, and what it replaces has been read."""
+        base, _ = _resolve(store.value, None)
+        rows, earliest = store.cell.rows, self._at.get(base.number, 0)
+        if store.replaces is not None and rows > 1:
+            earliest = max(earliest, self._last_read.get(store.replaces.number, 0))
+        later = (n for n in range(earliest, len(self._chunks)) if self._chunks[n].rows == rows)
+        number = next(later, len(self._chunks))
+        if number == len(self._chunks):
+            self._chunks.append(_Chunk(self._chunks[-1].stage if self._chunks else "", rows))
+        if self._at.get(base.number, number) != number:
+            self._array(base)
+        self._chunks[number].stores.append(store)
+
+    def _array(self, value: Value) -> None:
+        if rows_of(value) > 1:
+            self._row_uses.add(value.number)
+
+    # Printing.
+
+    def _print(self, number: int, chunk: _Chunk) -> list[str]:
+        stored = {_resolve(s.value, None)[0].number for s in self._stores}
+        before: list[str] = []
+        body: list[str] = []
+        pending = list(chunk.stores)
+        for value in chunk.values:
+            loads, text = self._expression(value, number)
+            (before if chunk.rows > 1 else body).extend(loads[0])
+            body += loads[1]
+            if self._is_inline(value, number, text, stored):
+                self._texts[value.number] = text
+                continue
+            body += self._define(value, text, chunk)
+            ready = [s for s in pending if _resolve(s.value, None)[0] is value and self._may_store(s, chunk)]
+            for store in ready:
+                pending.remove(store)
+                body += self._stored(store, number, before)
+        for store in pending:
+            body += self._stored(store, number, before)
+        for key in [k for k in self._loaded if k[1] == "k"]:
+            del self._loaded[key]
+        if chunk.rows == 1:
+            return body
+        for value in chunk.values:
+            if value.number in self._row_uses:
+                before.append(f"{C_TYPES[value.kind]} {self._name(value)}[{chunk.rows}];")
+        unroll = "#pragma unroll" if chunk.rows <= _UNROLLED_ROWS else "#pragma unroll 1"
+        inside = [f"  {line}" for line in body]
+        return [*before, unroll, f"for (int k = 0; k < {chunk.rows}; ++k) {{", *inside, "}"]
+
+    def _may_store(self, store: Store, chunk: _Chunk) -> bool:
+        """Whether nothing of the chunk still reads what the store replaces: rows are read more than once."""
+        return store.replaces is None or (chunk.rows == 1 and rows_of(store.replaces) == 1)
+
+    def _stored(self, store: Store, number: int, before: list[str]) -> list[str]:
+        row = "k" if store.cell.rows > 1 else "0"
+        lines: list[str] = []
+        old = store.replaces
+        if old is not None and old.number in self._last_read and self._chunks[number].rows == 1:
+            self._load(old, "0", lines)
+        loads, text = self._reference(store.value, row if store.cell.rows > 1 else None, number)
+        (before if self._chunks[number].rows > 1 else lines).extend(loads[0])
+        lines += loads[1]
+        statement = store.cell.store(row, text)
+        return [*lines, f"if ({store.condition}) {statement}" if store.condition else statement]
+
+    def _define(self, value: Value, text: str, chunk: _Chunk) -> list[str]:
+        name, kind = self._name(value), C_TYPES[value.kind]
+        if value.op == "stack":
+            return [f"const {kind} {name}[{len(value.args)}] = {text};"]
+        if chunk.rows > 1 and value.number in self._row_uses:
+            return [f"const {kind} {name}_k = {text};", f"{name}[k] = {name}_k;"]
+        return [f"const {kind} {name} = {text};"]
+
+    def _is_inline(self, value: Value, number: int, text: str, stored: set[int]) -> bool:
+        users = self._users[value.number]
+        return (
+            len(users) == 1
+            and self._at[users[0].number] == number
+            and users[0].op != "stack"
+            and value.op != "stack"
+            and value.number not in stored
+            and value.number not in self._row_uses
+            and len(text) <= _LONGEST_INLINE
+        )
+
+    def _name(self, value: Value) -> str:
+        return self._names.get(value.number, f"v{value.number}")
+
+    def _expression(self, value: Value, chunk: int) -> tuple[tuple[list[str], list[str]], str]:
+        """(loads before the loop, loads inside it) and the text that computes a value."""
+        row = "k" if self._chunks[chunk].rows > 1 else None
+        loads: tuple[list[str], list[str]] = ([], [])
+        texts = []
+        for argument in value.args:
+            if value.op == "take" and argument is value.args[0]:
+                continue
+            found, text = self._reference(argument, row if rows_of(argument) > 1 else None, chunk)
+            loads[0].extend(found[0])
+            loads[1].extend(found[1])
+            texts.append(text)
+        return loads, self._combined(value, texts)
+
+    def _combined(self, value: Value, texts: Sequence[str]) -> str:
+        op = value.op
+        if op in _INFIX:
+            return f"{_inner(texts[0])} {_INFIX[op]} {_inner(texts[1])}"
+        if op == "where":
+            return f"{_inner(texts[0])} ? {_inner(texts[1])} : {_inner(texts[2])}"
+        if op == "not":
+            return f"{'!' if value.kind == 'bool' else '~'}{_inner(texts[0])}"
+        if op == "stack":
+            return f"{{{', '.join(texts)}}}"
+        if op == "take":
+            return self._numbers.table(value.args[0], texts[0])
+        return f"{_CALLS[op]}({', '.join(texts)})"
+
+    def _reference(
+        self, value: Value, row: str | None, chunk: int
+    ) -> tuple[tuple[list[str], list[str]], str]:
+        base, row = _resolve(value, row)
+        loads: tuple[list[str], list[str]] = ([], [])
+        if base.constant is not None:
+            return loads, self._numbers.text(base, row)
+        if base.op == "input":
+            return loads, self._load(base, row or "0", loads[1] if row == "k" else loads[0])
+        if row is None:
+            return loads, self._texts.get(base.number, self._name(base))
+        if row == "k" and self._at[base.number] == chunk and base.op != "stack":
+            kept = f"{self._name(base)}_k" if base.number in self._row_uses else self._name(base)
+            return loads, self._texts.get(base.number, kept)
+        return loads, f"{self._name(base)}[{row}]"
+
+    def _load(self, value: Value, row: str, lines: list[str]) -> str:
+        """The variable that holds an input, read where it is first needed."""
+        key = value.number, row
+        if key not in self._loaded:
+            cell = self._inputs[value.number]
+            if cell.text.isidentifier():
+                return cell.text
+            name = self._names.get(value.number, f"v{value.number}")
+            name = name if rows_of(value) == 1 else f"{name}_{row}"
+            self._loaded[key] = name
+            lines.append(f"const {C_TYPES[value.kind]} {name} = {cell.load(row)};")
+        return self._loaded[key]
+
+
+def rows_of(value: Value) -> int:
+    """Deals, factors or streams of a value: the length of its first axis, where it has two."""
+    assert len(value.shape) <= 2, value.shape
+    return value.shape[0] if len(value.shape) == 2 else 1
+
+
+def _is_computed(value: Value) -> bool:
+    single = value.op == "stack" and len(value.args) == 1
+    return value.constant is None and value.op not in ("input", "row") and not single
+
+
+def _read(value: Value) -> list[Value]:
+    """The values that a statement reads and that are not known."""
+    return [a for a in value.args if isinstance(a, Value) and a.constant is None]
+
+
+def _resolve(value: Value, row: str | None) -> tuple[Value, str | None]:
+    """The value that a row or a stack of one stands for, and which of its rows; None: its only one, or the
+    statement's own.
+    """
+    while True:
+        if value.op == "row":
+            value, row = value.args[0], (str(value.args[1]) if rows_of(value.args[0]) > 1 else None)
+        elif value.op == "stack" and len(value.args) == 1:
+            value, row = value.args[0], None
+        else:
+            return value, row
+
+
+def _inner(text: str) -> str:
+    """As an operand: in parentheses unless it is a name, a number, an element or a call."""
+    depth = 0
+    for position, character in enumerate(text):
+        depth += character in "(["
+        depth -= character in ")]"
+        if character == " " and depth == 0:
+            return f"({text})"
+    return f"({text})" if text.startswith("-") else text
