@@ -33,6 +33,12 @@ LARGEST_NORMAL = 6.34
 _LN2 = 0.6931471805599453
 
 
+def whole(ops, name: str, body, *arguments):
+    """body(ops, *arguments), which a vocabulary with a `call` may keep as a function of that name."""
+    call = getattr(ops, "call", None)
+    return body(ops, *arguments) if call is None else call(name, body, *arguments)
+
+
 def _horner(coefficients, x):
     value = coefficients[-1]
     for coefficient in coefficients[-2::-1]:
@@ -42,6 +48,10 @@ def _horner(coefficients, x):
 
 def exp2(ops, x):
     """2**x; x is clamped to [-126, 127], so the result is always a normal number."""
+    return whole(ops, "exp2", _exp2, x)
+
+
+def _exp2(ops, x):
     x = ops.minimum(ops.maximum(x, -126.0), 127.0)
     whole = ops.floor(x + 0.5)
     fraction = x - whole
@@ -59,6 +69,10 @@ def _log2_parts(ops, x):
 
 def log2(ops, x):
     """log2 of a positive normal number."""
+    return whole(ops, "log2", _log2, x)
+
+
+def _log2(ops, x):
     whole, part = _log2_parts(ops, x)
     return whole + part
 
@@ -68,6 +82,10 @@ def normal(ops, word):
 
     The tail probability is ((word & 0x7fffffff) + ½)·2⁻³², so the largest |z| is 6.34.
     """
+    return whole(ops, "normal", _normal, word)
+
+
+def _normal(ops, word):
     whole, part = _log2_parts(ops, ops.to_float(ops.low_bits(word)) + 0.5)
     t = ops.sqrt((32.0 - whole) - part) - 1.0
     magnitude = t * (_horner(_NORMAL_P, t) / _horner(_NORMAL_Q, t))
@@ -76,5 +94,9 @@ def normal(ops, word):
 
 def exponential(ops, word):
     """A unit exponential from one word, -log(u) with u = (word + ½)·2⁻³²; exact in the far tail."""
+    return whole(ops, "exponential", _exponential, word)
+
+
+def _exponential(ops, word):
     whole, part = _log2_parts(ops, ops.word_to_float(word) + 0.5)
     return ((32.0 - whole) - part) * _LN2

@@ -229,6 +229,13 @@ class Graph:
             return self.constant(table.take(index.constant), known.kind)
         return self._intern("take", (known, index), known.kind, index.shape)
 
+    def call(self, function: str, arguments: Sequence[Value], kind: Kind) -> Value:
+        """A named function of each element, kept whole."""
+        shape: tuple[int, ...] = ()
+        for argument in arguments:
+            shape = broadcast(shape, argument.shape)
+        return self._intern(f"call {function}", tuple(arguments), kind, shape)
+
     def row(self, value: Value, row: int) -> Value:
         """One row of a value: its first axis goes."""
         row = int(row)
@@ -267,7 +274,7 @@ class Graph:
                 continue
             if op in ("add", "or", "xor") and not known.any():
                 return other
-            if op == "subtract" and value is right and not known.any():
+            if op in ("subtract", "left_shift", "right_shift") and value is right and not known.any():
                 return other
             if op == "multiply" and (known == 1.0).all():
                 return other

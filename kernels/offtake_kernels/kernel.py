@@ -7,7 +7,7 @@ what a quarter needs of them is read once, and written once when it changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import chain
@@ -16,21 +16,21 @@ from typing import Any
 import numpy as np
 
 from . import philox, trace
-from .graph import Value
+from .graph import Graph, Kind, Value
 from .layout import Plan
-from .ops_graph import GraphOps
-from .source import Cell, Numbers, Statements, Store, rows_of
+from .ops_graph import CallOps
+from .source import Cell, Numbers, Statements, Store, print_function, rows_of
 from .trees import leaves, named_leaves
 
 _SIGNATURE = """extern "C" __global__ void __launch_bounds__(OFFTAKE_THREADS) offtake_paths(
-    u64 first_path, unsigned lanes, const float* __restrict__ quarter_numbers, const float* __restrict__ table,
-    const int* __restrict__ table_int, float* __restrict__ rows)"""
+    u64 first_path, unsigned lanes, const float* __restrict__ quarter_numbers, float* __restrict__ rows) {"""
 
 
 @dataclass(frozen=True)
 class Kernel:
     """A plan printed. `source` holds no number of the plan; `arrays` are its numbers by name: c, ci, cw
-    (constant memory), table, table_int, and quarter_numbers [history + quarters, numbers].
+    (constant memory) and quarter_numbers [history + quarters, numbers]. `tables`: what the constant pointers
+    table0, table1, … point at.
 
     The kernel writes rows [places × quarters + finals, lanes] of float32: recorded array p of quarter t in row
     t·places + p, then the path metrics. places: the array of each quarterly series, or its one value; finals:
@@ -40,6 +40,7 @@ class Kernel:
     plan: Plan
     source: str
     arrays: dict[str, np.ndarray]
+    tables: tuple[np.ndarray, ...]
     recorded: int
     places: tuple[int | np.float32, ...]
     finals: tuple[int | np.float32, ...]
@@ -83,16 +84,23 @@ class _Printer:
         self._plan, self._numbers = plan, Numbers()
         self._frame, self._past = _Frame("frame"), _Frame("past")
         self._columns: list[np.ndarray] = []
-        self._begun = trace.begin(plan, GraphOps)
+        self._functions: dict[str, tuple[Callable, list[Kind]]] = {}
+        self._begun = trace.begin(plan, self._ops)
         # Where each leaf of terms, state and ends lies.
         self._cells: dict[str, Cell] = {}
         self._opening_stores: list[Store] = []
+        self._opening_names: dict[int, str] = {}
         for tree in ("terms", "state"):
             for path, value in named_leaves(self._begun.after[tree]):
                 if value.constant is None:
                     name = _name(tree, path)
                     self._cells[name] = self._frame.cell(name, value)
                     self._opening_stores.append(Store(value, self._cells[name]))
+                    if value.op not in ("input", "row"):
+                        self._opening_names.setdefault(value.number, name)
+
+    def _ops(self, graph: Graph) -> CallOps:
+        return CallOps(graph, self._functions)
 
     def kernel(self) -> Kernel:
         """Prints every stage."""
@@ -102,6 +110,7 @@ class _Printer:
         quarter, places, recorded, ends = self._quarter(history=False)
         words, world = self._words() if plan.series_crc else ([], [])
         end, finals = self._end(ends)
+        since = plan.history + plan.quarters
         body = [
             *self._opening(),
             *begin,
@@ -117,22 +126,27 @@ class _Printer:
             ),
             *_loop("", ["float* const out = rows + (size_t)(PLACES * QUARTERS) * lanes + lane;"], end),
         ]
-        names = {name: self._numbers.array(name) for name in ("c", "ci", "cw", "table", "table_int")}
-        numbers = (
-            np.concatenate([c.astype(np.float32) for c in self._columns], axis=1) if self._columns else None
+        functions = [print_function(self._numbers, name, *given) for name, given in self._functions.items()]
+        arrays = {name: self._numbers.array(name) for name in ("c", "ci", "cw")}
+        arrays["quarter_numbers"] = np.concatenate([np.zeros((since, 0), np.float32), *self._columns], axis=1)
+        source = "\n".join(
+            [*self._heading(arrays, functions, recorded), _SIGNATURE, *_indented(body), "}", ""]
         )
-        since = plan.history + plan.quarters
-        names["quarter_numbers"] = np.zeros((since, 1), np.float32) if numbers is None else numbers
-        source = "\n".join([*self._heading(names, recorded), _SIGNATURE + " {", *_indented(body), "}", ""])
-        return Kernel(plan, source, names, recorded, places, finals)
+        return Kernel(plan, source, arrays, tuple(self._numbers.tables), recorded, places, finals)
 
-    def _heading(self, arrays: dict[str, np.ndarray], recorded: int) -> Iterator[str]:
+    def _heading(
+        self, arrays: dict[str, np.ndarray], functions: list[list[str]], recorded: int
+    ) -> Iterator[str]:
         plan = self._plan
         yield files(__package__).joinpath("cuda", "prelude.cuh").read_text("utf-8")
         yield "// The numbers of a portfolio and its world."
         for name, kind in (("c", "float"), ("ci", "int"), ("cw", "unsigned")):
             yield f'extern "C" {{ __constant__ {kind} {name}[{arrays[name].size}]; }}'
+        kinds = {np.dtype(np.float32): "float", np.dtype(np.int32): "int"}
+        for number, table in enumerate(self._numbers.tables):
+            yield f'extern "C" {{ __constant__ const {kinds[table.dtype]}* table{number}; }}'
         yield ""
+        yield from chain(*functions)
         yield f"enum {{ HISTORY = {plan.history}, QUARTERS = {plan.quarters}, PLACES = {recorded} }};"
         yield f"enum {{ NUMBERS = {arrays['quarter_numbers'].shape[1]} }};"
         yield ""
@@ -150,6 +164,8 @@ class _Printer:
         yield "const unsigned path_low = (unsigned)(first_path + lane);"
         yield "const float zero = 0.0f;"
         yield f"volatile float frame[{self._frame.size}];"
+        if self._handed:
+            yield f"volatile float handed[{self._handed}];"
         if self._past.size:
             yield f"float past[{self._past.size}] = {{}};"
         if self._plan.series_crc:
@@ -164,14 +180,14 @@ class _Printer:
             given["words"]["low"].number: Cell("path_low"),
             given["zero"].number: Cell("zero"),
         }
-        return _loop("", Statements(self._numbers, inputs, self._opening_stores).lines())
+        return _loop("", Statements(self._numbers, inputs, self._opening_stores, self._opening_names).lines())
 
     def _quarter(self, history: bool) -> tuple[list[str], tuple, int, Any]:
         plan, begun = self._plan, self._begun.after
-        traced = trace.quarter(plan, GraphOps, begun["terms"], begun["state"], history)
+        traced = trace.quarter(plan, self._ops, begun["terms"], begun["state"], history)
         found, order = trace.results(plan, traced)
         inputs, names = self._known(terms=traced.inputs["terms"], state=traced.inputs["state"])
-        stores = [Store(new, inputs[old.number], old) for old, new in trace.updates(traced)]
+        stores = self._moves(traced, inputs, names)
         for number, kept in found["remembered"].items():
             stores += self._remembered(number, traced, kept, inputs)
         inputs |= self._scalar_cells(traced.inputs["scalars"], history)
@@ -192,7 +208,19 @@ class _Printer:
                     stores.append(Store(value, self._cells[full], condition="quarter == QUARTERS - 1"))
                 kept[name] = value
             ends.append(kept)
-        return Statements(self._numbers, inputs, stores, names).lines(), places, recorded, ends
+        statements = Statements(self._numbers, inputs, stores, names, "handed")
+        self._handed = statements.handed
+        return statements.lines(), places, recorded, ends
+
+    @staticmethod
+    def _moves(traced: trace.Traced, cells: dict[int, Cell], names: dict[int, str]) -> list[Store]:
+        """The state's next values, over the old ones."""
+        stores = []
+        for old, new in trace.updates(traced):
+            stores.append(Store(new, cells[old.number], old))
+            if new.op not in ("input", "row"):
+                names.setdefault(new.number, f"{names[old.number]}_next")
+        return stores
 
     def _recorded(self, once: list[Value], order: list[int], stores: list[Store], names: dict[int, str]):
         """Where each series lies, and how many arrays a quarter records."""
@@ -281,7 +309,7 @@ class _Printer:
     def _words(self) -> tuple[list[str], list[str]]:
         """Statements that draw four quarters' words, and those that move the world on."""
         plan = self._plan
-        drawn = trace.words(plan, GraphOps)
+        drawn = trace.words(plan, self._ops)
         inputs = {
             drawn.inputs["words"]["high"].number: Cell("path_high"),
             drawn.inputs["words"]["low"].number: Cell("path_low"),
@@ -298,7 +326,7 @@ class _Printer:
                     stores.append(Store(words[name], cell))
         lines = Statements(self._numbers, inputs, stores).lines()
         state = self._begun.after["state"]["world"]
-        traced = trace.world_step(plan, GraphOps, state)
+        traced = trace.world_step(plan, self._ops, state)
         known, names = self._known(state={"world": traced.inputs["state"]})
         for growth, column in zip(traced.inputs["scalars"]["growth"], range(2), strict=True):
             known[growth.number] = self._column(plan.world.growth[:, column, :, 0], rows_of(growth))
@@ -308,12 +336,12 @@ class _Printer:
                 rows, turn = rows_of(value), f"quarter % {philox.WORDS} * {series}"
                 place = f"{turn} + {first}" if first else turn
                 known[value.number] = Cell(f"words[{place} + {{}}]" if rows > 1 else f"words[{place}]", rows)
-        stores = [Store(new, known[old.number], old) for old, new in trace.updates(traced)]
+        stores = self._moves(traced, known, names)
         return lines, Statements(self._numbers, known, stores, names).lines()
 
     def _end(self, ends: Any) -> tuple[list[str], tuple]:
         plan, begun = self._plan, self._begun.after
-        traced = trace.end(plan, GraphOps, begun["terms"], begun["state"], ends)
+        traced = trace.end(plan, self._ops, begun["terms"], begun["state"], ends)
         inputs, names = self._known(**traced.inputs)
         stores: list[Store] = []
         finals: list[int | np.float32] = []

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from .graph import Graph, Value
+from .graph import Graph, Kind, Value
 
 
 class GraphOps:
@@ -71,3 +71,36 @@ class GraphOps:
 
     def word_to_float(self, words):
         return self._graph.unary("word_to_float", words, "float")
+
+
+class CallOps(GraphOps):
+    """The same, keeping some functions whole; `functions` are the bodies of those called, by name, each with
+    the kinds of its arguments.
+    """
+
+    def __init__(self, graph: Graph, functions: dict[str, tuple[Callable, list[Kind]]]):
+        super().__init__(graph)
+        self.functions = functions
+
+    def call(self, name: str, body: Callable, *arguments):
+        """The value that a function returns, or the tuple; recorded as its body where every argument is
+        known.
+        """
+        graph = self._graph
+        known = [argument if isinstance(argument, Value) else graph.constant(argument) for argument in arguments]
+        if all(value.constant is not None for value in known):
+            return body(GraphOps(graph), *known)
+        kinds = [value.kind for value in known]
+        self.functions.setdefault(name, (body, kinds))
+        results = record(body, kinds)[1]
+        if len(results) == 1:
+            return graph.call(name, known, results[0].kind)
+        return tuple(graph.call(f"{name} {part}", known, value.kind) for part, value in enumerate(results))
+
+
+def record(body: Callable, kinds: Sequence[Kind]) -> tuple[list[Value], list[Value]]:
+    """Arguments and results of a function of single elements, on a graph of its own."""
+    graph = Graph()
+    arguments = [graph.input(kind, ()) for kind in kinds]
+    results = body(GraphOps(graph), *arguments)
+    return arguments, list(results) if isinstance(results, tuple) else [results]

@@ -10,6 +10,8 @@ once for all paths of a launch.
 
 from __future__ import annotations
 
+from .elementary import whole
+
 LAYOUT_VERSION = 1
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 _WEYL = 0x9E3779B9, 0xBB67AE85
@@ -40,4 +42,8 @@ def philox4x32(ops, counter, key: tuple[int, int]):
 
 def draw_words(ops, seed: int, streams, block, path_high, path_low):
     """The four words of `block` for streams and paths (broadcast against each other)."""
-    return philox4x32(ops, (block, path_high, streams, path_low), split_seed(seed))
+
+    def philox(ops, *counter):
+        return philox4x32(ops, counter, split_seed(seed))
+
+    return whole(ops, "philox", philox, block, path_high, streams, path_low)

@@ -9,8 +9,11 @@ steps find the rest. The kernels know no distribution family.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+
+from .elementary import whole
 
 REACH = 6.5
 CELLS = 512
@@ -60,6 +63,10 @@ def build(tables) -> TableSet:
 
 def interpolate(ops, tables: TableSet, table, score):
     """Value of each score in its table (`table` int32 numbers, broadcastable to the scores)."""
+    return whole(ops, "interpolate", partial(_interpolate, tables), table, score)
+
+
+def _interpolate(tables: TableSet, ops, table, score):
     score = ops.minimum(ops.maximum(score, -REACH), REACH)
     cell = ops.to_int(ops.minimum(ops.floor((score + REACH) * (CELLS / (2 * REACH))), float(CELLS - 1)))
     node = ops.take(tables.first, cell + table * CELLS)

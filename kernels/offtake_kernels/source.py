@@ -8,18 +8,21 @@ with one user is written where it is used. Numbers of a portfolio are never text
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from .graph import Value, reachable
+from .graph import Kind, Value, reachable
+from .ops_graph import record
 
 C_TYPES = {"float": "float", "int": "int", "bool": "bool", "word": "unsigned"}
 # Float constants that a statement holds as text; any other is a place in `Numbers`.
 _LITERALS = {0.0: "0.0f", 0.5: "0.5f", 1.0: "1.0f", -1.0: "-1.0f"}
 _LONGEST_INLINE = 72
 _UNROLLED_ROWS = 4
+# A value read within so many stages stays in a register; one read later is handed over in memory.
+_STAGES_KEPT = 3
 _INFIX = {
     "add": "+",
     "subtract": "-",
@@ -55,13 +58,14 @@ _CALLS = {
 class Numbers:
     """The constants of a kernel, laid end to end by kind; equal arrays share their place.
 
-    `tables` are looked up by computed index and may be long; the others are read in order by every path.
+    `tables` are looked up by computed index and may be long; each has a name of its own.
     """
 
     NAMES: Mapping[str, str] = {"float": "c", "int": "ci", "word": "cw"}
-    TABLES: Mapping[str, str] = {"float": "table", "int": "table_int"}
+    _DTYPES: Mapping[str, type] = {"c": np.float32, "ci": np.int32, "cw": np.uint32}
 
     def __init__(self) -> None:
+        self.tables: list[np.ndarray] = []
         self._parts: dict[str, list[np.ndarray]] = {}
         self._places: dict[tuple, int] = {}
 
@@ -77,6 +81,8 @@ class Numbers:
                 return _LITERALS[float(number)]
             if value.kind == "int" and known.shape == ():
                 return str(int(number))
+            if value.kind == "word" and number == 0:
+                return "0u"
             return self._at(
                 self.NAMES[value.kind], self._place(self.NAMES[value.kind], known.reshape(-1)[:1])
             )
@@ -88,19 +94,15 @@ class Numbers:
     def table(self, value: Value, index: str) -> str:
         """An entry of a table."""
         assert value.constant is not None
-        name = self.TABLES[value.kind]
-        return self._at(name, self._place(name, value.constant), index)
+        for number, known in enumerate(self.tables):
+            if known.dtype == value.constant.dtype and np.array_equal(known, value.constant, equal_nan=True):
+                return f"table{number}[{index}]"
+        self.tables.append(value.constant)
+        return f"table{len(self.tables) - 1}[{index}]"
 
     def array(self, name: str) -> np.ndarray:
         """Every number of a name, at least one."""
-        dtype = {
-            "c": np.float32,
-            "ci": np.int32,
-            "cw": np.uint32,
-            "table": np.float32,
-            "table_int": np.int32,
-        }[name]
-        return np.concatenate([*self._parts.get(name, []), np.zeros(0 if name in self._parts else 1, dtype)])
+        return np.concatenate(self._parts.get(name, [np.zeros(1, self._DTYPES[name])]))
 
     def _rows(self, name: str, known: np.ndarray, row: str) -> str:
         return self._at(name, self._place(name, known.reshape(-1)), row)
@@ -152,7 +154,7 @@ class _Chunk:
     """Statements that run one after another, once or for each of `rows` rows."""
 
     def __init__(self, stage: str, rows: int):
-        self.stage, self.rows = stage, rows
+        self.stage, self.rows, self.position = stage, rows, 0
         self.values: list[Value] = []
         self.stores: list[Store] = []
 
@@ -169,6 +171,7 @@ class Statements:
         inputs: Mapping[int, Cell],
         stores: Sequence[Store],
         names: Mapping[int, str] | None = None,
+        handed: str = "",
     ):
         self._numbers, self._inputs, self._names = numbers, inputs, dict(names or {})
         self._stores = list(stores)
@@ -180,6 +183,8 @@ class Statements:
         for value in self._order:
             self._place(value)
         self._last_read = self._last_reads()
+        self.handed = 0
+        self._slots = self._hand_over(handed) if handed else {}
         for store in self._stores:
             self._place_store(store)
         self._texts: dict[int, str] = {}
@@ -191,7 +196,7 @@ class Statements:
         self._loaded.clear()
         printed, stage = [], ""
         for number, chunk in enumerate(self._chunks):
-            if chunk.stage != stage:
+            if chunk.stage != stage and (chunk.values or chunk.stores):
                 stage = chunk.stage
                 printed += ["", f"// {stage}"]
             printed += self._print(number, chunk)
@@ -233,6 +238,31 @@ class Statements:
                 if base.op == "input":
                     last[base.number] = max(last.get(base.number, 0), self._at[value.number])
         return last
+
+    def _hand_over(self, array: str) -> dict[int, Cell]:
+        """A cell for each value that only a much later stage reads: it would hold a register until then."""
+        stage, stages = "", []
+        for chunk in self._chunks:
+            if chunk.stage != stage:
+                stage = chunk.stage
+                stages.append(stage)
+            chunk.position = len(stages)
+        cells: dict[int, Cell] = {}
+        free: list[int] = []
+        ending: dict[int, list[int]] = {}
+        for number, chunk in enumerate(self._chunks):
+            free += ending.pop(number, [])
+            for value in chunk.values:
+                users = self._users[value.number]
+                if chunk.rows > 1 or value.op == "stack" or value.kind not in ("float", "bool") or not users:
+                    continue
+                last = max(self._at[user.number] for user in users)
+                if self._chunks[last].position - chunk.position > _STAGES_KEPT:
+                    slot = free.pop() if free else self.handed
+                    self.handed = max(self.handed, slot + 1)
+                    ending.setdefault(last + 1, []).append(slot)
+                    cells[value.number] = Cell(f"{array}[{slot}]", 1, value.kind == "bool")
+        return cells
 
     def _place_store(self, store: Store) -> None:
         """Where the value is known, and what it replaces has been read."""
@@ -306,7 +336,8 @@ class Statements:
             return [f"const {kind} {name}[{len(value.args)}] = {text};"]
         if chunk.rows > 1 and value.number in self._row_uses:
             return [f"const {kind} {name}_k = {text};", f"{name}[k] = {name}_k;"]
-        return [f"const {kind} {name} = {text};"]
+        handed = [self._slots[value.number].store("0", name)] if value.number in self._slots else []
+        return [f"const {kind} {name} = {text};", *handed]
 
     def _is_inline(self, value: Value, number: int, text: str, stored: set[int]) -> bool:
         users = self._users[value.number]
@@ -349,6 +380,10 @@ class Statements:
             return f"{{{', '.join(texts)}}}"
         if op == "take":
             return self._numbers.table(value.args[0], texts[0])
+        if op.startswith("call "):
+            _, name, *part = op.split()
+            called = f"{name}_of({', '.join(texts)})"
+            return f"{called}.word{part[0]}" if part else called
         return f"{_CALLS[op]}({', '.join(texts)})"
 
     def _reference(
@@ -361,11 +396,22 @@ class Statements:
         if base.op == "input":
             return loads, self._load(base, row or "0", loads[1] if row == "k" else loads[0])
         if row is None:
+            if base.number in self._slots and self._chunks[chunk].position != self._chunks[self._at[base.number]].position:
+                return loads, self._take_over(base, chunk, loads[0])
             return loads, self._texts.get(base.number, self._name(base))
         if row == "k" and self._at[base.number] == chunk and base.op != "stack":
             kept = f"{self._name(base)}_k" if base.number in self._row_uses else self._name(base)
             return loads, self._texts.get(base.number, kept)
         return loads, f"{self._name(base)}[{row}]"
+
+    def _take_over(self, value: Value, chunk: int, lines: list[str]) -> str:
+        """The variable of this stage that holds what another handed over."""
+        position = self._chunks[chunk].position
+        key = value.number, f"stage {position}"
+        if key not in self._loaded:
+            self._loaded[key] = f"{self._name(value)}_s{position}"
+            lines.append(f"const {C_TYPES[value.kind]} {self._loaded[key]} = {self._slots[value.number].load('0')};")
+        return self._loaded[key]
 
     def _load(self, value: Value, row: str, lines: list[str]) -> str:
         """The variable that holds an input, read where it is first needed."""
@@ -379,6 +425,26 @@ class Statements:
             self._loaded[key] = name
             lines.append(f"const {C_TYPES[value.kind]} {name} = {cell.load(row)};")
         return self._loaded[key]
+
+
+def print_function(numbers: Numbers, name: str, body: Callable, kinds: Sequence[Kind]) -> list[str]:
+    """A function of single elements as a device function; several results are the members of a struct."""
+    arguments, results = record(body, kinds)
+    letters = {value.number: Cell(letter) for value, letter in zip(arguments, "abcd", strict=False)}
+    stores = [Store(value, Cell(f"result.word{n}")) for n, value in enumerate(results)]
+    if len(results) == 1:
+        stores = [Store(results[0], Cell("const float result"))]
+    lines = Statements(numbers, letters, stores).lines()
+    given = ", ".join(f"{C_TYPES[kind]} {letter}" for kind, letter in zip(kinds, "abcd", strict=False))
+    struct = f"{name.capitalize()}Result"
+    head = []
+    if len(results) > 1:
+        members = ", ".join(f"word{n}" for n in range(len(results)))
+        head = [f"struct {struct} {{ {C_TYPES[results[0].kind]} {members}; }};"]
+        lines = [f"{struct} result;", *lines]
+    returned = struct if len(results) > 1 else C_TYPES[results[0].kind]
+    inside = [f"  {line}" for line in [*lines, "return result;"] if line]
+    return [*head, f"__device__ __forceinline__ {returned} {name}_of({given}) {{", *inside, "}", ""]
 
 
 def rows_of(value: Value) -> int:
@@ -413,7 +479,7 @@ def _resolve(value: Value, row: str | None) -> tuple[Value, str | None]:
 def _inner(text: str) -> str:
     """As an operand: in parentheses unless it is a name, a number, an element or a call."""
     depth = 0
-    for position, character in enumerate(text):
+    for character in text:
         depth += character in "(["
         depth -= character in ")]"
         if character == " " and depth == 0:

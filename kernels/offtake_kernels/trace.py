@@ -6,6 +6,7 @@ their next values are found by following the stages once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,10 @@ from .model import quarter as stages
 from .model import world
 from .ops_graph import GraphOps
 from .trees import leaves, transform
+
+
+# The vocabulary that records on a graph.
+MakeOps = Callable[[Graph], GraphOps]
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ class Draws:
         return self._scores[self._shared_rows["supply_chain"]]
 
 
-def begin(plan: Plan, make_ops: type[GraphOps]) -> Traced:
+def begin(plan: Plan, make_ops: MakeOps) -> Traced:
     """Terms and opening state of a path. `after` is {"terms", "state"}."""
     graph = Graph()
     ops = make_ops(graph)
@@ -94,7 +99,7 @@ def begin(plan: Plan, make_ops: type[GraphOps]) -> Traced:
     )
 
 
-def words(plan: Plan, make_ops: type[GraphOps]) -> Traced:
+def words(plan: Plan, make_ops: MakeOps) -> Traced:
     """The words of four quarters, for a plan that draws any. `after` is a list of four, each as `world_step`
     takes them.
     """
@@ -111,7 +116,7 @@ def words(plan: Plan, make_ops: type[GraphOps]) -> Traced:
     return Traced(graph, {"words": {"high": high, "low": low}, "block": block}, quarters, {}, [])
 
 
-def end(plan: Plan, make_ops: type[GraphOps], terms: Any, state: Any, ends: list) -> Traced:
+def end(plan: Plan, make_ops: MakeOps, terms: Any, state: Any, ends: list) -> Traced:
     """What a path records after the last quarter: `recorded`."""
     graph = Graph()
     trees = {name: inputs(graph, tree) for name, tree in (("terms", terms), ("state", state), ("ends", ends))}
@@ -122,7 +127,7 @@ def end(plan: Plan, make_ops: type[GraphOps], terms: Any, state: Any, ends: list
     return Traced(graph, trees, None, recorded, [])
 
 
-def quarter(plan: Plan, make_ops: type[GraphOps], terms: Any, state: Any, history: bool) -> Traced:
+def quarter(plan: Plan, make_ops: MakeOps, terms: Any, state: Any, history: bool) -> Traced:
     """A quarter of the study, or of history; arguments are examples whose last axis is 1 or the paths."""
     graph = Graph()
     ops = make_ops(graph)
@@ -148,7 +153,7 @@ def quarter(plan: Plan, make_ops: type[GraphOps], terms: Any, state: Any, histor
     return Traced(graph, {**trees, "scalars": scalars}, after, recorded, deliveries)
 
 
-def world_step(plan: Plan, make_ops: type[GraphOps], state: Any) -> Traced:
+def world_step(plan: Plan, make_ops: MakeOps, state: Any) -> Traced:
     """The world's move to the next quarter."""
     graph = Graph()
     state = inputs(graph, state)
