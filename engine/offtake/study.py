@@ -64,6 +64,15 @@ def _null_is_a_name(value: Any) -> Any:
     return "null" if value is None else value
 
 
+def _numbers_of_devices(value: Any) -> Any:
+    """0, [0, 1] and "0,1" as numbers; "all" as null."""
+    if value == "all":
+        return None
+    if isinstance(value, str):
+        value = [int(part) if part.strip().isdigit() else part for part in value.split(",")]
+    return (value,) if isinstance(value, int) else listed(value)
+
+
 class DeviceChoice(Terms):
     """Which backend runs the paths."""
 
@@ -72,8 +81,8 @@ class DeviceChoice(Terms):
     )
     arithmetic: Literal["strict", "fast"] = "strict"
     """strict gives the same bits on every backend; fast allows fused multiply-add."""
-    index: NonNegativeWhole | None = None
-    """Which device of its kind; null for the first."""
+    index: Annotated[tuple[NonNegativeWhole, ...] | None, BeforeValidator(_numbers_of_devices)] = None
+    """Which devices of their kind, from 0: one, a list, or all of them (also null)."""
     launch_paths: PositiveWhole | None = None
     """Paths held at once: memory only, never the answer. null chooses."""
     threads: PositiveWhole | None = None

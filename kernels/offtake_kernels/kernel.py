@@ -7,6 +7,7 @@ what a quarter needs of them is read once, and written once when it changes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
@@ -129,16 +130,15 @@ class _Printer:
         functions = [print_function(self._numbers, name, *given) for name, given in self._functions.items()]
         arrays = {name: self._numbers.array(name) for name in ("c", "ci", "cw")}
         arrays["quarter_numbers"] = np.concatenate([np.zeros((since, 0), np.float32), *self._columns], axis=1)
-        source = "\n".join(
-            [*self._heading(arrays, functions, recorded), _SIGNATURE, *_indented(body), "}", ""]
-        )
+        path = [*self._heading(arrays, functions, recorded), _SIGNATURE, *_indented(body), "}", ""]
+        source = "\n".join([*path, _text("tally.cuh")])
         return Kernel(plan, source, arrays, tuple(self._numbers.tables), recorded, places, finals)
 
     def _heading(
         self, arrays: dict[str, np.ndarray], functions: list[list[str]], recorded: int
     ) -> Iterator[str]:
         plan = self._plan
-        yield files(__package__).joinpath("cuda", "prelude.cuh").read_text("utf-8")
+        yield _text("prelude.cuh")
         yield "// The numbers of a portfolio and its world."
         for name, kind in (("c", "float"), ("ci", "int"), ("cw", "unsigned")):
             yield f'extern "C" {{ __constant__ {kind} {name}[{arrays[name].size}]; }}'
@@ -374,6 +374,11 @@ class _Printer:
         return [f"const unsigned block = quarter / {philox.WORDS};"]
 
 
+def _text(name: str) -> str:
+    """What is the same in every kernel."""
+    return files(__package__).joinpath("cuda", name).read_text("utf-8")
+
+
 def _loop(head: str, *parts: list[str]) -> list[str]:
     """A block of statements; nothing when it would be empty."""
     body = list(chain(*parts))
@@ -392,6 +397,8 @@ def _name(tree: str, path: tuple) -> str:
     """g3_start, g3_legs0_highest, end_g3_start, buyer_cash: of a leaf of terms, state or ends."""
     if path[0] == "groups":
         path = path[1:]
+    if path[0] == "sums":
+        path = "sums", re.sub(r"\W", "_", path[1])
     text = f"{'end_' if tree == 'ends' else ''}{'g' if isinstance(path[0], int) else ''}{path[0]}"
     for part in path[1:]:
         text += str(part) if isinstance(part, int) else f"_{part}"

@@ -42,6 +42,24 @@ Bins = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np
 
 
 @dataclass(frozen=True, eq=False)
+class RowSums:
+    """What a device has summed of one row: bins within the row, ascending, with n, low and low2 [bins] int64;
+    least, greatest and least non-negative finite value (+inf, -inf, +inf where there is none); how many values
+    are not finite, and the first path of one.
+    """
+
+    bins: NDArray[np.int64]
+    n: NDArray[np.int64]
+    low: NDArray[np.int64]
+    low2: NDArray[np.int64]
+    minimum: np.float32
+    maximum: np.float32
+    least_nonnegative: np.float32
+    nonfinite: int = 0
+    first_nonfinite: int = 0
+
+
+@dataclass(frozen=True, eq=False)
 class Tally:
     """Exact sums of `paths` paths over `rows` rows. Two tallies are equal when their digests are.
 
@@ -160,6 +178,25 @@ class TallyBuilder:
             self._add_constant(rows, values[0] + np.float32(0), lanes)
         else:
             self._add_sorted(rows, values, first_path)
+
+    def add_sums(self, rows: Sequence[int], sums: RowSums) -> None:
+        """Adds what a device has summed, to each of `rows`."""
+        for row in rows:
+            self._minimum[row] = min(self._minimum[row], sums.minimum)
+            self._maximum[row] = max(self._maximum[row], sums.maximum)
+            self._least_nonnegative[row] = min(self._least_nonnegative[row], sums.least_nonnegative)
+        if sums.nonfinite:
+            self._nonfinite += [(row, sums.nonfinite, sums.first_nonfinite) for row in rows]
+        self._keep(rows, sums.bins, sums.n, sums.low, sums.low2)
+
+    def add_constant(self, row: int, value: np.float32, first_path: int, paths: int) -> None:
+        """Adds a row in which the paths first_path … first_path + paths - 1 all have one value."""
+        if np.isfinite(value):
+            self._add_constant((row,), value + np.float32(0), paths)
+            return
+        for offset in range(0, paths, MOST_LANES):
+            lanes = min(MOST_LANES, paths - offset)
+            self.add(row, np.full(lanes, value, np.float32), first_path + offset)
 
     def add_threshold(self, index: int, hits: int) -> None:
         """Adds `hits` paths for which threshold `index` held."""

@@ -12,6 +12,7 @@ from offtake.hal.device import Device
 from offtake.study import DeviceChoice
 
 BACKENDS: dict[str, str] = {
+    "cuda": "offtake.hal.cuda_device:CudaDevice",
     "jax": "offtake.hal.jax_device:JaxDevice",
     "numpy": "offtake.hal.numpy_device:NumpyDevice",
     "null": "offtake.hal.null_device:NullDevice",
@@ -20,17 +21,10 @@ BACKENDS: dict[str, str] = {
 PREFERENCE = ("cuda", "jax", "numpy")
 # Seconds of numpy on one core that are worth the time a compiler takes first. Bits are the same either way.
 _WORTH_COMPILING = 60.0
-# Names of the language whose backends are still to come, and what to use meanwhile.
-PLANNED: dict[str, str] = {
-    "cuda": "this version of offtake has no CUDA backend yet",
-}
-
-
 def backend_class(name: str) -> type[Device]:
     """The class of a backend. Raises DeviceError for one that this version lacks."""
     if name not in BACKENDS:
-        reason = PLANNED.get(name, f"no backend is named {name!r}")
-        raise DeviceError(f"device={name}: {reason}; use device=numpy, or device=auto")
+        raise DeviceError(f"device={name}: no backend is named so; there are {', '.join(BACKENDS)}, auto")
     module, _, attribute = BACKENDS[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
 
@@ -63,10 +57,7 @@ def describe() -> list[dict[str, Any]]:
     versions).
     """
     listed = []
-    for name in ("cuda", "jax", "numpy", "null"):
-        if name in PLANNED:
-            listed.append({"backend": name, "usable": False, "reason": PLANNED[name], "devices": []})
-            continue
+    for name in BACKENDS:
         backend = backend_class(name)
         reason = backend.unusable()
         devices = backend.devices() if reason is None else []

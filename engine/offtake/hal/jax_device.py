@@ -30,7 +30,7 @@ class JaxDevice:
         import jax
 
         devices = jax.devices()
-        index = choice.index or 0
+        index = choice.index[0] if choice.index else 0
         if index >= len(devices):
             raise DeviceError(f"device.index={index}: JAX has {len(devices)} here, from 0")
         self._device = devices[index]

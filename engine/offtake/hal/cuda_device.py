@@ -1,0 +1,138 @@
+"""CUDA through CuPy: every visible GPU, or those of `device.index`. Not yet run on hardware."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar
+
+import numpy as np
+
+from offtake.errors import DeviceError
+from offtake.hal import nvrtc
+from offtake.study import DeviceChoice
+from offtake_kernels.kept import Kept
+from offtake_kernels.kernel import print_kernel
+from offtake_kernels.layout import Plan
+from offtake_kernels.path_cuda import Gpu
+from offtake_kernels.tally import Tally, TallyBuilder
+
+_EXTRAS = "python -m pip install 'offtake[cuda13]' (or 'offtake[cuda12]' for a driver older than 580)"
+
+
+class CudaDevice:
+    """GPUs side by side, each with a share of the paths."""
+
+    name: ClassVar[str] = "cuda"
+
+    def __init__(self, choice: DeviceChoice) -> None:
+        import cupy
+
+        self._cupy = cupy
+        count = cupy.cuda.runtime.getDeviceCount()
+        self._numbers = tuple(range(count)) if choice.index is None else choice.index
+        for number in self._numbers:
+            if number >= count:
+                raise DeviceError(f"device.index={number}: {count} GPUs are visible here, from 0")
+            if _architecture(cupy, number) < nvrtc.OLDEST:
+                found = _architecture(cupy, number) / 10
+                raise DeviceError(f"device.index={number}: compute capability {found}; 7.5 or later is needed")
+        self._strict = choice.arithmetic == "strict"
+        self._launch = choice.launch_paths
+        self._plan: Plan | None = None
+        self._gpus: list[Gpu] = []
+
+    @classmethod
+    def unusable(cls) -> str | None:
+        if importlib.util.find_spec("cupy") is None:
+            return f"CuPy is not installed; {_EXTRAS}"
+        import cupy
+
+        try:
+            count = cupy.cuda.runtime.getDeviceCount()
+        except cupy.cuda.runtime.CUDARuntimeError as error:
+            return f"no usable Nvidia driver ({error}); install one, or use device=numpy"
+        if count == 0:
+            return "no GPU is visible; see nvidia-smi and CUDA_VISIBLE_DEVICES, or use device=numpy"
+        try:
+            cupy.cuda.nvrtc.getVersion()
+        except (ImportError, RuntimeError) as error:
+            return f"no NVRTC to compile with ({error}); {_EXTRAS}"
+        return None
+
+    @classmethod
+    def devices(cls) -> list[dict[str, Any]]:
+        import cupy
+
+        return [_described(cupy, number) for number in range(cupy.cuda.runtime.getDeviceCount())]
+
+    def describe(self) -> dict[str, Any]:
+        first = _described(self._cupy, self._numbers[0])
+        several = f"{len(self._numbers)} x " if len(self._numbers) > 1 else ""
+        return {"backend": self.name, **first, "kind": several + first["kind"]}
+
+    def launch_paths(self, plan: Plan) -> int:
+        return self._open(plan)[0].launch_paths
+
+    def run(self, plan: Plan, first_path: int, paths: int, keep: int) -> tuple[Tally, Kept | None]:
+        try:
+            gpus = self._open(plan)
+            shares = _shares(first_path, paths, keep, len(gpus))
+            with ThreadPoolExecutor(len(gpus)) as pool:
+                done = list(pool.map(lambda gpu, share: _run(gpu, plan, *share), gpus, shares))
+        except MemoryError as error:
+            raise DeviceError(f"device=cuda: {error}; use a smaller portfolio, or device=numpy") from None
+        except (self._cupy.cuda.runtime.CUDARuntimeError, self._cupy.cuda.driver.CUDADriverError) as error:
+            raise DeviceError(f"device=cuda: the GPU failed ({error}); nothing of this unit was kept") from None
+        builder = done[0][0]
+        for other, _ in done[1:]:
+            builder.absorb(other.build(0))
+        whole = [kept for _, parts in done for kept in parts]
+        return builder.build(paths), Kept.join(whole) if whole else None
+
+    def _open(self, plan: Plan) -> list[Gpu]:
+        """The GPUs with this plan's kernel."""
+        if self._plan is not plan:
+            self._gpus = []
+            kernel = print_kernel(plan)
+            for number in self._numbers:
+                architecture = _architecture(self._cupy, number)
+                code = nvrtc.cubin(self._cupy.cuda.nvrtc, kernel.source, architecture, strict=self._strict)
+                self._gpus.append(Gpu(self._cupy, kernel, code, number, self._launch))
+            self._plan = plan
+        return self._gpus
+
+
+def _run(gpu: Gpu, plan: Plan, first_path: int, paths: int, keep: int) -> tuple[TallyBuilder, list[Kept]]:
+    builder = TallyBuilder(plan.rows, plan.threshold_rows)
+    return builder, gpu.run(first_path, paths, keep, builder) if paths else []
+
+
+def _shares(first_path: int, paths: int, keep: int, gpus: int) -> list[tuple[int, int, int]]:
+    """(first path, paths, paths to keep whole) of each GPU: consecutive, and as equal as may be."""
+    cuts = [first_path + paths * k // gpus for k in range(gpus + 1)]
+    return [(a, b - a, max(0, min(first_path + keep - a, b - a))) for a, b in zip(cuts, cuts[1:], strict=False)]
+
+
+def _architecture(cupy: Any, number: int) -> int:
+    properties = cupy.cuda.runtime.getDeviceProperties(number)
+    return 10 * properties["major"] + properties["minor"]
+
+
+def _described(cupy: Any, number: int) -> dict[str, Any]:
+    properties = cupy.cuda.runtime.getDeviceProperties(number)
+    name = properties["name"]
+    runtime = cupy.cuda.runtime
+    return {
+        "kind": name.decode() if isinstance(name, bytes) else name,
+        "cores": properties["multiProcessorCount"],
+        "memory_gib": round(properties["totalGlobalMem"] / 2**30, 1),
+        "versions": {
+            "cupy": cupy.__version__,
+            "cuda_driver": str(runtime.driverGetVersion()),
+            "nvrtc": ".".join(map(str, cupy.cuda.nvrtc.getVersion())),
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    }

@@ -1,0 +1,105 @@
+"""CUDA C++ to machine code by NVRTC, and a cache of it in the user's cache folder.
+
+Compiled here and loaded as it is: CuPy's own RawModule appends -ftz=true to the options, and the last one wins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from offtake.errors import DeviceError
+from offtake_kernels.path_cuda import THREADS
+
+_EXACT = ("-fmad=false", "-ftz=false", "-prec-div=true", "-prec-sqrt=true", "-DOFFTAKE_FAST=0")
+_FAST = ("-fmad=true", "-ftz=true", "-prec-div=false", "-prec-sqrt=false", "-DOFFTAKE_FAST=1")
+_DIGEST_BYTES = 32
+OLDEST = 75
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What NVRTC made of a source: `log` tells registers and spills."""
+
+    cubin: bytes
+    ptx: str
+    log: str
+
+
+def options(architecture: int, *, strict: bool) -> tuple[str, ...]:
+    """NVRTC's options for a compute capability (90 for 9.0)."""
+    chosen = _EXACT if strict else _FAST
+    return ("--std=c++17", f"-arch=sm_{architecture}", *chosen, f"-DOFFTAKE_THREADS={THREADS}", "-Xptxas", "-v")
+
+
+def compile_source(nvrtc: Any, source: str, given: tuple[str, ...]) -> Compiled:
+    """Compiles with `nvrtc`, CuPy's module. Raises DeviceError with the compiler's log."""
+    program = nvrtc.createProgram(source, "offtake.cu", [], [])
+    try:
+        nvrtc.compileProgram(program, list(given))
+        ptx = nvrtc.getPTX(program)
+        text = ptx.decode() if isinstance(ptx, bytes) else ptx
+        return Compiled(nvrtc.getCUBIN(program), text, nvrtc.getProgramLog(program))
+    except nvrtc.NVRTCError as error:
+        message = f"device=cuda: NVRTC cannot compile the kernel ({error}); please report it\n"
+        raise DeviceError(message + nvrtc.getProgramLog(program)) from None
+    finally:
+        nvrtc.destroyProgram(program)
+
+
+def cubin(nvrtc: Any, source: str, architecture: int, *, strict: bool) -> bytes:
+    """Machine code for a compute capability, from the cache where it is there and whole."""
+    given = options(supported(nvrtc, architecture), strict=strict)
+    version = "{}.{}".format(*nvrtc.getVersion())
+    key = hashlib.sha256("\n".join([version, *given, source]).encode()).hexdigest()
+    file = cache_folder() / f"{key}.cubin"
+    found = _read(file)
+    if found is None:
+        found = compile_source(nvrtc, source, given).cubin
+        _write(file, found)
+    return found
+
+
+def supported(nvrtc: Any, architecture: int) -> int:
+    """The newest architecture that NVRTC knows and whose code runs on one: of its own generation.
+
+    Raises DeviceError when there is none.
+    """
+    known = [n for n in nvrtc.getSupportedArchs() if n // 10 == architecture // 10 and n <= architecture]
+    if not known:
+        message = f"NVRTC {'.'.join(map(str, nvrtc.getVersion()))} cannot compile for compute capability"
+        other = "cuda13" if architecture >= 100 else "cuda12"
+        raise DeviceError(f"device=cuda: {message} {architecture / 10}; try the extra {other}")
+    return max(known)
+
+
+def cache_folder() -> Path:
+    """OFFTAKE_CACHE_DIR, or offtake in the user's cache folder."""
+    given = os.environ.get("OFFTAKE_CACHE_DIR")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(given) if given else Path(base) / "offtake" / "kernels"
+
+
+def _read(file: Path) -> bytes | None:
+    """The code of a file that begins with its digest; None when it is not there or damaged."""
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return None
+    digest, code = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+    return code if hashlib.sha256(code).digest() == digest else None
+
+
+def _write(file: Path, code: bytes) -> None:
+    """Whole or not at all; a folder that cannot be written to is left alone."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as part:
+            part.write(hashlib.sha256(code).digest() + code)
+        os.replace(part.name, file)
+    except OSError:
+        return

@@ -1,0 +1,385 @@
+"""The CUDA backend on one GPU: launches of a printed kernel, and the exact tally of what they record.
+
+A launch writes its rows to device memory; a second kernel sums them by bin into a table that stays on the
+device, with integers only. Two launches fly at a time, each on a stream of its own: one computes while the
+other's sums are taken and its kept paths copied. The table leaves the device when it is half full, and at the
+end.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from .kept import Kept
+from .kernel import Kernel
+from .layout import NONE, Plan
+from .tally import BIN_BITS, BIN_MASK, MOST_LANES, RowSums, TallyBuilder
+
+THREADS = 256
+SMALLEST_LAUNCH = 256
+_FLYING = 2
+# Slots of the table of bins: for each row at least so many, in no more than a part of the memory.
+_SLOTS_A_ROW = 4_096
+_BYTES_A_SLOT = 32
+_TABLE_SHARE = 8
+# Share of the free memory that the rows of all flying launches may take.
+_ROWS_SHARE = 0.6
+_MOST_PATHS = 1 << 18
+_COUNTING_BLOCKS = 64
+_COLLECTING_BLOCKS = 1024
+_NO_KEY = np.uint64(0xFFFFFFFFFFFFFFFF)
+_OPERATORS = ("<", "<=", ">", ">=")
+
+
+class Gpu:
+    """A kernel loaded on a GPU, with the memory of its launches.
+
+    cupy: the library, imported. Raises MemoryError when not even the smallest launch fits; errors of the
+    device are CuPy's.
+    """
+
+    def __init__(self, cupy: Any, kernel: Kernel, cubin: bytes, number: int, launch_paths: int | None):
+        self._cupy, self._kernel, self._number = cupy, kernel, number
+        with self._device():
+            self._module = cupy.cuda.function.Module()
+            self._module.load(cubin)
+            names = ("offtake_paths", "offtake_tally", "offtake_collect", "offtake_count")
+            self._functions = {name: self._module.get_function(name) for name in names}
+            self._numbers = self._set_numbers()
+            self._table = _Table(cupy, kernel.rows, self._free() // _TABLE_SHARE)
+            self._set_constant("tally", self._table.constant())
+            self._rules, self._levels, self._hits = self._thresholds()
+            self._slots = self._allocate(launch_paths)
+
+    @property
+    def launch_paths(self) -> int:
+        """Paths of a launch."""
+        return self._slots[0].paths
+
+    def run(self, first_path: int, paths: int, keep: int, builder: TallyBuilder) -> list[Kept]:
+        """Tallies paths first_path … first_path + paths - 1; returns the first `keep` of them whole.
+
+        A launch for which memory is short, or whose bins overflow the table, is done again in halves.
+        """
+        todo = deque(_cut(first_path, paths, self.launch_paths))
+        flying: deque[_Slot] = deque()
+        summed: list[tuple[int, int]] = []
+        kept: dict[int, Kept] = {}
+
+        def land(slots: int) -> None:
+            for slot in [flying.popleft() for _ in range(slots)]:
+                slot.stream.synchronize()
+                summed.append((slot.first_path, slot.lanes))
+                kept.update(self._keep(slot, first_path, keep))
+
+        with self._device():
+            while todo or flying:
+                short = False
+                if todo and len(flying) < len(self._slots):
+                    flying.append(next(slot for slot in self._slots if slot not in flying))
+                    short = not self._start(flying[-1], *todo.popleft())
+                    if not short:
+                        continue
+                else:
+                    land(1)
+                used, lost = self._table.counters.get().tolist()
+                if not short and not lost and 2 * used < self._table.slots:
+                    continue
+                land(len(flying))
+                if short or self._table.counters.get()[1]:
+                    todo.extendleft(reversed(_halved(summed)))
+                    for first, _ in summed:
+                        kept.pop(first, None)
+                    self._table.clear(self._cupy)
+                    self._hits.fill(0)
+                else:
+                    self._collect(builder)
+                summed.clear()
+            self._collect(builder)
+            self._add_known(builder, first_path, paths)
+        return list(kept.values())
+
+    # Setting up.
+
+    @contextmanager
+    def _device(self) -> Iterator[None]:
+        with self._cupy.cuda.Device(self._number):
+            yield
+
+    def _free(self) -> int:
+        return int(self._cupy.cuda.runtime.memGetInfo()[0])
+
+    def _set_constant(self, name: str, array: np.ndarray) -> None:
+        runtime = self._cupy.cuda.runtime
+        array = np.ascontiguousarray(array)
+        pointer = int(self._module.get_global_var(name))
+        runtime.memcpy(pointer, array.ctypes.data, array.nbytes, runtime.memcpyHostToDevice)
+
+    def _set_numbers(self) -> list[Any]:
+        """Fills constant memory; returns the arrays that must live as long as the module."""
+        for name in ("c", "ci", "cw"):
+            self._set_constant(name, self._kernel.arrays[name])
+        arrays = [self._cupy.asarray(table) for table in self._kernel.tables]
+        for number, array in enumerate(arrays):
+            self._set_constant(f"table{number}", np.array([array.data.ptr], np.uint64))
+        return [self._cupy.asarray(self._kernel.arrays["quarter_numbers"]), *arrays]
+
+    def _thresholds(self) -> tuple[Any, Any, Any]:
+        """Rules of those rows that paths differ in, for `offtake_count`, and their counters."""
+        rules = [(row, *rule) for _, row, *rule in _rules(self._kernel) if isinstance(row, int)]
+        numbers = np.array([(row, op, nullable) for row, op, _, nullable in rules], np.int32).reshape(-1, 3)
+        levels = np.array([level for _, _, level, _ in rules], np.float32)
+        return self._cupy.asarray(numbers), self._cupy.asarray(levels), self._cupy.zeros(len(rules), np.uint64)
+
+    def _allocate(self, wanted: int | None) -> list[_Slot]:
+        """As many paths a launch as asked for, or as suit the memory; halved while memory is short."""
+        rows = self._kernel.rows
+        fits = int(self._free() * _ROWS_SHARE) // (4 * rows * _FLYING)
+        paths = wanted or max(SMALLEST_LAUNCH, min(_MOST_PATHS, 1 << max(fits, 1).bit_length() - 1))
+        while True:
+            try:
+                return [_Slot(self._cupy, rows, paths) for _ in range(_FLYING)]
+            except self._cupy.cuda.memory.OutOfMemoryError:
+                if paths <= SMALLEST_LAUNCH:
+                    message = f"{SMALLEST_LAUNCH} paths need {4 * rows * SMALLEST_LAUNCH * _FLYING:,} bytes"
+                    raise MemoryError(f"{message}, and the GPU has fewer") from None
+                paths = max(SMALLEST_LAUNCH, paths // 2)
+
+    # Launching.
+
+    def _start(self, slot: _Slot, first_path: int, lanes: int) -> bool:
+        """Launches paths and their tally; False when the device has no memory for that."""
+        slot.first_path, slot.lanes = first_path, lanes
+        try:
+            with slot.stream, self._range("offtake launch"):
+                self._launch(slot)
+        except self._cupy.cuda.memory.OutOfMemoryError:
+            return False
+        except self._cupy.cuda.driver.CUDADriverError as error:
+            if "OUT_OF_MEMORY" not in str(error):
+                raise
+            return False
+        return True
+
+    def _launch(self, slot: _Slot) -> None:
+        first, lanes, rules = np.uint64(slot.first_path), np.uint32(slot.lanes), self._hits.size
+        blocks = -(-slot.lanes // THREADS)
+        work = [
+            ("offtake_paths", (blocks, 1, 1), (first, lanes, self._numbers[0], slot.rows)),
+            ("offtake_tally", (self._kernel.rows, -(-slot.lanes // MOST_LANES), 1), (slot.rows, lanes, first)),
+        ]
+        if rules:
+            given = slot.rows, lanes, self._rules, self._levels, self._hits
+            work.append(("offtake_count", (rules, min(blocks, _COUNTING_BLOCKS), 1), given))
+        for name, grid, arguments in work:
+            self._functions[name](grid, (THREADS, 1, 1), arguments, stream=slot.stream)
+
+    @contextmanager
+    def _range(self, name: str) -> Iterator[None]:
+        """A named range for profilers."""
+        nvtx = self._cupy.cuda.nvtx
+        if not nvtx.available:
+            yield
+            return
+        nvtx.RangePush(name)
+        try:
+            yield
+        finally:
+            nvtx.RangePop()
+
+    def _keep(self, slot: _Slot, first_path: int, keep: int) -> dict[int, Kept]:
+        """The paths of a launch that are kept whole, by its first path."""
+        wanted = min(first_path + keep - slot.first_path, slot.lanes)
+        if wanted <= 0:
+            return {}
+        kernel, plan = self._kernel, self._kernel.plan
+
+        def column(row: int | np.float32) -> np.ndarray:
+            if not isinstance(row, int):
+                return np.full(wanted, row + np.float32(0))
+            begin = row * slot.lanes
+            return slot.rows[begin : begin + wanted].get() + np.float32(0)
+
+        quarters = {
+            s.metric: np.stack([column(_row(kernel, n, t)) for t in range(plan.quarters)], axis=1)
+            for n, s in enumerate(plan.quarter_series)
+            if s.is_kept
+        }
+        finals = {plan.kept_name(s): column(_final(kernel, n)) for n, s in enumerate(plan.path_series)}
+        path = np.uint64(slot.first_path) + np.arange(wanted, dtype=np.uint64)
+        return {slot.first_path: Kept(path, quarters, finals, plan.nullable_names)}
+
+    # Tallying.
+
+    def _collect(self, builder: TallyBuilder) -> None:
+        """Moves what the device has summed into the builder."""
+        with self._range("offtake collect"):
+            found = self._table.collect(self._cupy, self._functions["offtake_collect"])
+        rows = _tally_rows(self._kernel)
+        for row, sums in found:
+            builder.add_sums(rows[row], sums)
+        hits = iter(self._hits.get().tolist())
+        for counter, row, *_ in _rules(self._kernel):
+            if isinstance(row, int):
+                builder.add_threshold(counter, next(hits))
+        self._hits.fill(0)
+
+    def _add_known(self, builder: TallyBuilder, first_path: int, paths: int) -> None:
+        """Rows in which all paths have one value, known before any of them ran."""
+        plan = self._kernel.plan
+        for row, known in _known_rows(self._kernel):
+            builder.add_constant(row, known, first_path, paths)
+        for counter, known, op, level, nullable in _rules(self._kernel):
+            if not isinstance(known, int):
+                compare = (np.less, np.less_equal, np.greater, np.greater_equal)[op]
+                held = bool(compare(known, np.float32(level))) and not (nullable and known == np.float32(NONE))
+                builder.add_threshold(counter, paths * held)
+        assert builder.rows == plan.rows
+
+
+class _Slot:
+    """A launch in flight: its stream, and its rows end to end, `lanes` values each."""
+
+    def __init__(self, cupy: Any, rows: int, paths: int):
+        self.paths = paths
+        self.stream = cupy.cuda.Stream(non_blocking=True)
+        self.rows = cupy.empty(rows * paths, np.float32)
+        self.first_path = self.lanes = 0
+
+
+class _Table:
+    """The device's table of bins, and what each row has besides; see cuda/tally.cuh."""
+
+    def __init__(self, cupy: Any, rows: int, most_bytes: int):
+        smallest = 4 * rows * SMALLEST_LAUNCH
+        wanted = max(smallest, min(rows * _SLOTS_A_ROW, most_bytes // _BYTES_A_SLOT))
+        self.slots = 1 << max(wanted, 1024).bit_length()
+        self._rows = rows
+        self._keys = cupy.empty(self.slots, np.uint64)
+        self._sums = cupy.zeros(3 * self.slots, np.uint64)
+        self.counters = cupy.zeros(2, np.uint32)
+        self._extremes = cupy.empty(3 * rows, np.uint32)
+        self._nonfinite = cupy.empty(2 * rows, np.uint64)
+        self.clear(cupy)
+
+    def constant(self) -> np.ndarray:
+        """The `tally` of the kernels: pointers, and the mask of a slot's number."""
+        arrays = (self._keys, self._sums, self.counters, self._extremes, self._nonfinite)
+        return np.array([*(array.data.ptr for array in arrays), self.slots - 1], np.uint64)
+
+    def clear(self, cupy: Any) -> None:
+        """Empty, ready for sums."""
+        self._keys.fill(_NO_KEY)
+        self._sums.fill(0)
+        self._reset(cupy)
+
+    def _reset(self, cupy: Any) -> None:
+        self.counters.fill(0)
+        self._extremes.set(np.tile(np.array([0xFFFFFFFF, 0, 0xFFFFFFFF], np.uint32), self._rows))
+        self._nonfinite.set(np.tile(np.array([0, _NO_KEY], np.uint64), self._rows))
+        cupy.cuda.Device().synchronize()
+
+    def collect(self, cupy: Any, function: Any) -> list[tuple[int, RowSums]]:
+        """Sums by row of the device's rows, and the table empty again."""
+        cupy.cuda.Device().synchronize()
+        used = int(self.counters.get()[0])
+        keys, sums = cupy.empty(max(used, 1), np.uint64), cupy.empty(3 * max(used, 1), np.uint64)
+        count = cupy.zeros(1, np.uint32)
+        cupy.cuda.Device().synchronize()
+        function((_COLLECTING_BLOCKS, 1, 1), (THREADS, 1, 1), (keys, sums, count))
+        key = keys.get()[:used].astype(np.int64)
+        order = np.argsort(key)
+        key, columns = key[order], sums.get().astype(np.int64).reshape(-1, 3)[:used][order]
+        extremes = _floats(self._extremes.get()).reshape(-1, 3)
+        nonfinite = self._nonfinite.get().reshape(-1, 2)
+        self._reset(cupy)
+        cuts = np.searchsorted(key, np.arange(self._rows + 1) << BIN_BITS)
+        found = []
+        for row in range(self._rows):
+            part = slice(cuts[row], cuts[row + 1])
+            if cuts[row + 1] > cuts[row]:
+                n, low, low2 = (np.ascontiguousarray(columns[part, k]) for k in range(3))
+                ends = tuple(extremes[row])
+                count, first = (int(number) for number in nonfinite[row])
+                found.append((row, RowSums(key[part] & BIN_MASK, n, low, low2, *ends, count, first)))
+        return found
+
+
+def _cut(first_path: int, paths: int, size: int) -> list[tuple[int, int]]:
+    return [(first_path + at, min(size, paths - at)) for at in range(0, paths, size)]
+
+
+def _halved(launches: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same paths in launches of half the size.
+
+    Raises MemoryError when they are the smallest, whose bins always fit.
+    """
+    largest = max(lanes for _, lanes in launches)
+    if largest <= SMALLEST_LAUNCH:
+        raise MemoryError("the GPU's table of bins overflows even in the smallest launch")
+    size = max(SMALLEST_LAUNCH, largest // 2)
+    return [part for first, lanes in launches for part in _cut(first, lanes, size)]
+
+
+def _floats(patterns: np.ndarray) -> np.ndarray:
+    """float32 of `ordered` patterns; those of no value become +inf and -inf."""
+    bits = np.where(patterns >> 31, patterns & np.uint32(0x7FFFFFFF), ~patterns).astype(np.uint32)
+    values = bits.view(np.float32).copy()
+    values[patterns == 0xFFFFFFFF] = np.inf
+    values[patterns == 0] = -np.inf
+    return values
+
+
+def _row(kernel: Kernel, series: int, t: int) -> int | np.float32:
+    """The device's row of a quarterly series, or its one value."""
+    place = kernel.places[series]
+    return t * kernel.recorded + place if isinstance(place, int) else place
+
+
+def _final(kernel: Kernel, series: int) -> int | np.float32:
+    place = kernel.finals[series]
+    return kernel.recorded * kernel.plan.quarters + place if isinstance(place, int) else place
+
+
+def _every_row(kernel: Kernel) -> Iterator[tuple[int, int | np.float32]]:
+    """Each row of the tally, and the device's row or the value that it is."""
+    plan = kernel.plan
+    for series in range(len(plan.quarter_series)):
+        for t in range(plan.quarters):
+            yield series * plan.quarters + t, _row(kernel, series, t)
+    base = len(plan.quarter_series) * plan.quarters
+    for series in range(len(plan.path_series)):
+        yield base + series, _final(kernel, series)
+
+
+def _tally_rows(kernel: Kernel) -> list[list[int]]:
+    """The rows of the tally that each of the device's rows is."""
+    rows: list[list[int]] = [[] for _ in range(kernel.rows)]
+    for row, found in _every_row(kernel):
+        if isinstance(found, int):
+            rows[found].append(row)
+    return rows
+
+
+def _known_rows(kernel: Kernel) -> Iterator[tuple[int, np.float32]]:
+    for row, found in _every_row(kernel):
+        if not isinstance(found, int):
+            yield row, found
+
+
+def _rules(kernel: Kernel) -> Iterator[tuple[int, int | np.float32, int, float, bool]]:
+    """(counter, the device's row or one value, operator, level, whether -1 is no value) of each threshold."""
+    plan: Plan = kernel.plan
+    counter = 0
+    for threshold in plan.thresholds:
+        series = (plan.path_series if threshold.per_path else plan.quarter_series)[threshold.series]
+        for t in range(1 if threshold.per_path else plan.quarters):
+            number = threshold.series
+            row = _final(kernel, number) if threshold.per_path else _row(kernel, number, t)
+            yield counter, row, _OPERATORS.index(threshold.op), threshold.level, series.nullable
+            counter += 1

@@ -1,0 +1,210 @@
+"""A small CuPy on the host: the calls that the CUDA backend makes, with kernels compiled by g++.
+
+`Fake` stands in for the module `cupy`. Faults are set on it: memory that runs out, a kernel that fails, a
+driver that is missing, a compiler that complains.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import subprocess
+import tempfile
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+HERE = Path(__file__).parent
+KERNELS = ("offtake_paths", "offtake_tally", "offtake_collect", "offtake_count")
+FLAGS = ("-std=c++20", "-w", "-ffp-contract=off", "-shared", "-fPIC", "-pthread", "-include", str(HERE / "host_cuda.h"))
+
+
+class NVRTCError(RuntimeError):
+    pass
+
+
+class CUDARuntimeError(RuntimeError):
+    pass
+
+
+class CUDADriverError(RuntimeError):
+    pass
+
+
+class OutOfMemoryError(MemoryError):
+    pass
+
+
+def build(source: str, folder: Path, *flags: str) -> bytes:
+    """The printed source as a shared library for this machine."""
+    name = hashlib.sha256((source + " ".join(flags)).encode()).hexdigest()[:16]
+    text = f"{source}\n{(HERE / 'host_launch.h').read_text()}"
+    (folder / f"{name}.cpp").write_text(text)
+    command = ["g++", "-O1", *FLAGS, *flags, "-o", str(folder / f"{name}.so"), str(folder / f"{name}.cpp")]
+    found = subprocess.run(command, capture_output=True, text=True)
+    if found.returncode:
+        raise NVRTCError(found.stderr[-4000:])
+    return (folder / f"{name}.so").read_bytes()
+
+
+class Array(np.ndarray):
+    """Device memory: read by `get`, written by `set` and by kernels."""
+
+    def get(self) -> np.ndarray:
+        return np.array(self)
+
+    def set(self, values: np.ndarray) -> None:
+        self[...] = values
+
+    @property
+    def data(self):  # type: ignore[override]
+        return SimpleNamespace(ptr=self.ctypes.data)
+
+
+class Fake:
+    """The module. `devices`: (name, major, minor) of each GPU; `memory`: bytes that arrays may take in all."""
+
+    __version__ = "fake"
+    __spec__ = ModuleSpec("cupy", None)
+
+    def __init__(self, devices=(("Fake", 9, 0),), memory: int = 1 << 34):
+        self.devices, self.memory, self.taken = list(devices), memory, 0
+        self.driver_fault = self.launch_fault = self.compile_fault = ""
+        self.short_launches = 0
+        self.launches: list[tuple[str, int]] = []
+        self.compiled = 0
+        self._folder = tempfile.TemporaryDirectory(prefix="offtake-host-")
+        self.folder = Path(self._folder.name)
+        runtime = SimpleNamespace(
+            CUDARuntimeError=CUDARuntimeError,
+            getDeviceCount=self._count,
+            getDeviceProperties=self._properties,
+            memGetInfo=lambda: (self.memory - self.taken, self.memory),
+            driverGetVersion=lambda: 13000,
+            memcpyHostToDevice=1,
+            memcpy=lambda to, of, size, kind: ctypes.memmove(to, of, size),
+        )
+        nvrtc = SimpleNamespace(
+            NVRTCError=NVRTCError,
+            getVersion=lambda: (13, 0),
+            getSupportedArchs=lambda: (75, 80, 90, 100, 120),
+            createProgram=lambda source, *rest: {"source": source},
+            compileProgram=self._compile,
+            getPTX=lambda program: "",
+            getCUBIN=lambda program: program["cubin"],
+            getProgramLog=lambda program: program.get("log", ""),
+            destroyProgram=lambda program: None,
+        )
+        nvtx = SimpleNamespace(available=True, RangePush=lambda name: None, RangePop=lambda: None)
+        self.cuda = SimpleNamespace(
+            runtime=runtime,
+            nvrtc=nvrtc,
+            nvtx=nvtx,
+            driver=SimpleNamespace(CUDADriverError=CUDADriverError),
+            memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+            function=SimpleNamespace(Module=lambda: _Module(self)),
+            Device=lambda number=0: _Device(number),
+            Stream=lambda non_blocking: _Stream(self),
+        )
+
+    def empty(self, size, dtype) -> Array:
+        self._take(size, dtype)
+        array = np.empty(size, dtype)
+        array.view(np.uint8).fill(0xA5)
+        return array.view(Array)
+
+    def zeros(self, size, dtype) -> Array:
+        self._take(size, dtype)
+        return np.zeros(size, dtype).view(Array)
+
+    def asarray(self, values) -> Array:
+        values = np.ascontiguousarray(values)
+        self._take(values.size, values.dtype)
+        return values.copy().view(Array)
+
+    def _take(self, size, dtype) -> None:
+        wanted = int(size) * np.dtype(dtype).itemsize
+        if self.taken + wanted > self.memory:
+            raise OutOfMemoryError(f"out of memory allocating {wanted:,} bytes")
+        self.taken += wanted
+
+    def _count(self) -> int:
+        if self.driver_fault:
+            raise CUDARuntimeError(self.driver_fault)
+        return len(self.devices)
+
+    def _properties(self, number: int) -> dict:
+        name, major, minor = self.devices[number]
+        memory = {"multiProcessorCount": 132, "totalGlobalMem": self.memory}
+        return {"name": name.encode(), "major": major, "minor": minor, **memory}
+
+    def _compile(self, program: dict, options: list[str]) -> None:
+        if self.compile_fault:
+            program["log"] = self.compile_fault
+            raise NVRTCError("NVRTC_ERROR_COMPILATION (6)")
+        self.compiled += 1
+        flags = [option for option in options if option.startswith("-D")]
+        program["cubin"] = build(program["source"], self.folder, *flags)
+
+
+class _Device(contextlib.AbstractContextManager):
+    def __init__(self, number: int):
+        self.number = number
+
+    def __exit__(self, *error) -> None:
+        return None
+
+    def synchronize(self) -> None:
+        return None
+
+
+class _Stream(contextlib.AbstractContextManager):
+    def __init__(self, fake: Fake):
+        self._fake = fake
+
+    def __exit__(self, *error) -> None:
+        return None
+
+    def synchronize(self) -> None:
+        if self._fake.launch_fault:
+            raise CUDARuntimeError(self._fake.launch_fault)
+
+
+class _Module:
+    def __init__(self, fake: Fake):
+        self._fake = fake
+
+    def load(self, cubin: bytes) -> None:
+        # A library of its own for each GPU: constant memory is a device's.
+        with tempfile.NamedTemporaryFile(dir=self._fake.folder, suffix=".so", delete=False) as file:
+            file.write(cubin)
+        self._library = ctypes.CDLL(file.name)
+
+    def get_global_var(self, name: str) -> int:
+        return ctypes.addressof(ctypes.c_char.in_dll(self._library, name))
+
+    def get_function(self, name: str):
+        kernel = KERNELS.index(name)
+
+        def launch(grid, block, arguments, stream=None) -> None:
+            fake = self._fake
+            if name == "offtake_paths":
+                fake.launches.append((name, int(arguments[1])))
+                if fake.short_launches:
+                    fake.short_launches -= 1
+                    raise CUDADriverError("CUDA_ERROR_OUT_OF_MEMORY: out of memory")
+            held = [_argument(argument) for argument in arguments]
+            pointers = (ctypes.c_void_p * len(held))(*(ctypes.addressof(one) for one in held))
+            sizes = (ctypes.c_uint * 2)(*grid[:2])
+            self._library.host_launch(kernel, sizes, ctypes.c_uint(block[0]), pointers)
+
+        return launch
+
+
+def _argument(value):
+    if isinstance(value, np.ndarray):
+        return ctypes.c_uint64(value.ctypes.data)
+    return {np.uint64: ctypes.c_uint64, np.uint32: ctypes.c_uint32}[type(value)](int(value))
