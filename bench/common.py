@@ -132,3 +132,19 @@ def seconds(work: Callable[[], Any]) -> float:
     begun = time.perf_counter()
     work()
     return time.perf_counter() - begun
+
+
+def plain(deals: int = 12, quarters: int = 41) -> dict[str, Any]:
+    """Take-or-pay contracts of one rung each in a world of correlated factors: what slips and what is
+    delivered varies, but nothing ends a deal early, and there is no bust.
+    """
+    whole = portfolio(deals, quarters)
+    for terms in whole["portfolio"]["deals"].values():
+        del terms["cancel"], terms["default"], terms["ladder"]["first"]
+        cloud = terms["pays"]["cloud"]
+        for clause in ("prepay", "pass_through", "index"):
+            del cloud[clause]
+    del whole["world"]["regime"]
+    for factor in whole["world"]["factors"].values():
+        factor.pop("bust", None)
+    return whole

@@ -11,6 +11,8 @@ import ctypes
 import hashlib
 import subprocess
 import tempfile
+import weakref
+from functools import cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +21,8 @@ import numpy as np
 
 HERE = Path(__file__).parent
 KERNELS = ("offtake_paths", "offtake_tally", "offtake_collect", "offtake_count")
-FLAGS = ("-std=c++20", "-w", "-ffp-contract=off", "-shared", "-fPIC", "-pthread", "-include", str(HERE / "host_cuda.h"))
+FLAGS = ("-std=c++20", "-w", "-ffp-contract=off", "-fPIC", "-pthread")
+HOST = tempfile.TemporaryDirectory(prefix="offtake-host-")
 
 
 class NVRTCError(RuntimeError):
@@ -38,16 +41,29 @@ class OutOfMemoryError(MemoryError):
     pass
 
 
-def build(source: str, folder: Path, *flags: str) -> bytes:
+@cache
+def _header(flags: tuple[str, ...]) -> Path:
+    """tests/host_cuda.h, compiled ahead for these flags."""
+    folder = Path(HOST.name) / hashlib.sha256(repr(flags).encode()).hexdigest()[:16]
+    folder.mkdir()
+    copy = folder / "host_cuda.h"
+    copy.write_bytes((HERE / "host_cuda.h").read_bytes())
+    command = ["g++", *FLAGS, *flags, "-x", "c++-header", str(copy), "-o", f"{copy}.gch"]
+    subprocess.run(command, check=True, capture_output=True)
+    return copy
+
+
+def build(source: str, flags: tuple[str, ...]) -> bytes:
     """The printed source as a shared library for this machine."""
-    name = hashlib.sha256((source + " ".join(flags)).encode()).hexdigest()[:16]
-    text = f"{source}\n{(HERE / 'host_launch.h').read_text()}"
-    (folder / f"{name}.cpp").write_text(text)
-    command = ["g++", "-O1", *FLAGS, *flags, "-o", str(folder / f"{name}.so"), str(folder / f"{name}.cpp")]
-    found = subprocess.run(command, capture_output=True, text=True)
-    if found.returncode:
-        raise NVRTCError(found.stderr[-4000:])
-    return (folder / f"{name}.so").read_bytes()
+    header = _header(flags)
+    with tempfile.TemporaryDirectory(dir=header.parent) as folder:
+        text, library = Path(folder) / "kernel.cpp", Path(folder) / "kernel.so"
+        text.write_text(f"{source}\n{(HERE / 'host_launch.h').read_text()}")
+        include = ("-include", str(header), "-shared", "-o", str(library), str(text))
+        found = subprocess.run(["g++", *FLAGS, *flags, *include], capture_output=True, text=True)
+        if found.returncode:
+            raise NVRTCError(found.stderr[-4000:])
+        return library.read_bytes()
 
 
 class Array(np.ndarray):
@@ -65,7 +81,7 @@ class Array(np.ndarray):
 
 
 class Fake:
-    """The module. `devices`: (name, major, minor) of each GPU; `memory`: bytes that arrays may take in all."""
+    """The module. devices: (name, major, minor) of each GPU; memory: bytes that arrays may take in all."""
 
     __version__ = "fake"
     __spec__ = ModuleSpec("cupy", None)
@@ -75,9 +91,8 @@ class Fake:
         self.driver_fault = self.launch_fault = self.compile_fault = ""
         self.short_launches = 0
         self.launches: list[tuple[str, int]] = []
+        self.used: list[int] = []
         self.compiled = 0
-        self._folder = tempfile.TemporaryDirectory(prefix="offtake-host-")
-        self.folder = Path(self._folder.name)
         runtime = SimpleNamespace(
             CUDARuntimeError=CUDARuntimeError,
             getDeviceCount=self._count,
@@ -106,30 +121,37 @@ class Fake:
             driver=SimpleNamespace(CUDADriverError=CUDADriverError),
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             function=SimpleNamespace(Module=lambda: _Module(self)),
-            Device=lambda number=0: _Device(number),
+            Device=lambda number=None: _Device(self, number),
             Stream=lambda non_blocking: _Stream(self),
         )
 
     def empty(self, size, dtype) -> Array:
-        self._take(size, dtype)
-        array = np.empty(size, dtype)
+        array = self._take(size, dtype)
         array.view(np.uint8).fill(0xA5)
-        return array.view(Array)
+        return array
 
     def zeros(self, size, dtype) -> Array:
-        self._take(size, dtype)
-        return np.zeros(size, dtype).view(Array)
+        array = self._take(size, dtype)
+        array.fill(0)
+        return array
 
     def asarray(self, values) -> Array:
-        values = np.ascontiguousarray(values)
-        self._take(values.size, values.dtype)
-        return values.copy().view(Array)
+        array = self._take(np.size(values), np.asarray(values).dtype)
+        array[...] = np.ravel(values)
+        return array
 
-    def _take(self, size, dtype) -> None:
+    def _take(self, size, dtype) -> Array:
+        """Memory for an array, until nobody holds it."""
         wanted = int(size) * np.dtype(dtype).itemsize
         if self.taken + wanted > self.memory:
             raise OutOfMemoryError(f"out of memory allocating {wanted:,} bytes")
         self.taken += wanted
+        array = np.empty(size, dtype).view(Array)
+        weakref.finalize(array, self._give_back, wanted)
+        return array
+
+    def _give_back(self, size: int) -> None:
+        self.taken -= size
 
     def _count(self) -> int:
         if self.driver_fault:
@@ -146,13 +168,17 @@ class Fake:
             program["log"] = self.compile_fault
             raise NVRTCError("NVRTC_ERROR_COMPILATION (6)")
         self.compiled += 1
-        flags = [option for option in options if option.startswith("-D")]
-        program["cubin"] = build(program["source"], self.folder, *flags)
+        defined = [option for option in options if option.startswith("-D")]
+        program["cubin"] = build(program["source"], ("-O1", *defined))
 
 
 class _Device(contextlib.AbstractContextManager):
-    def __init__(self, number: int):
-        self.number = number
+    def __init__(self, fake: Fake, number: int | None):
+        self._fake, self._number = fake, number
+
+    def __enter__(self):
+        self._fake.used.append(self._number)
+        return self
 
     def __exit__(self, *error) -> None:
         return None
@@ -179,7 +205,7 @@ class _Module:
 
     def load(self, cubin: bytes) -> None:
         # A library of its own for each GPU: constant memory is a device's.
-        with tempfile.NamedTemporaryFile(dir=self._fake.folder, suffix=".so", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=HOST.name, suffix=".so", delete=False) as file:
             file.write(cubin)
         self._library = ctypes.CDLL(file.name)
 

@@ -15,7 +15,7 @@ using std::size_t;
 #define __constant__
 #define __shared__ static
 #define __forceinline__ inline
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 
 struct Index { unsigned x, y, z; };
 static thread_local Index blockIdx, threadIdx;

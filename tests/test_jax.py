@@ -113,8 +113,8 @@ def test_without_jax_the_message_names_the_extra(monkeypatch):
 
 @needs_jax
 def test_a_device_that_is_not_there_is_named():
-    with pytest.raises(DeviceError, match=r"device\.index=99"):
-        hal.open_device(DeviceChoice(name="jax", index=99))
+    with pytest.raises(DeviceError, match=r"device\.index=(99,)"):
+        hal.open_device(DeviceChoice(name="jax", index=(99,)))
 
 
 @needs_jax

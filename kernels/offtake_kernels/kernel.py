@@ -1,15 +1,15 @@
 """The CUDA kernel of a plan: one path a thread, from its terms to what it records.
 
-The stages of `trace`, printed by `source`, in the order of a path: draws and terms, history, quarters with the
-world's moves between them, path metrics. A path's terms and state lie in a frame of its thread's local memory;
-what a quarter needs of them is read once, and written once when it changes.
+The stages of `trace`, printed by `source`, in the order of a path: draws and terms, history, quarters with
+the world's moves between them, path metrics. A path's terms and state lie in a frame of its thread's memory;
+what a quarter needs of them is read once, and written once when it changes. What nothing recorded depends on
+is left out.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import chain
 from typing import Any
@@ -17,13 +17,16 @@ from typing import Any
 import numpy as np
 
 from . import philox, trace
-from .graph import Graph, Kind, Value
+from .graph import Graph, Kind, Value, reachable
 from .layout import Plan
 from .ops_graph import CallOps
 from .source import Cell, Numbers, Statements, Store, print_function, rows_of
-from .trees import leaves, named_leaves
+from .trees import named_leaves, transform
 
-_SIGNATURE = """extern "C" __global__ void __launch_bounds__(OFFTAKE_THREADS) offtake_paths(
+# A frame of so many floats may live in registers.
+_REGISTER_FRAME = 144
+_TIME = ("const float t = (float)quarter;", "const float* const numbers = quarter_numbers + since * NUMBERS;")
+_SIGNATURE = """extern "C" __global__ void __launch_bounds__(OFFTAKE_THREADS, 1) offtake_paths(
     u64 first_path, unsigned lanes, const float* __restrict__ quarter_numbers, float* __restrict__ rows) {"""
 
 
@@ -33,9 +36,9 @@ class Kernel:
     (constant memory) and quarter_numbers [history + quarters, numbers]. `tables`: what the constant pointers
     table0, table1, … point at.
 
-    The kernel writes rows [places × quarters + finals, lanes] of float32: recorded array p of quarter t in row
-    t·places + p, then the path metrics. places: the array of each quarterly series, or its one value; finals:
-    the same of each path series.
+    The kernel writes rows [recorded × quarters + finals, lanes] of float32: array p of quarter t in row
+    t·recorded + p, then the path metrics. places: the array of each quarterly series, or its one value;
+    finals: the same of each path series.
     """
 
     plan: Plan
@@ -53,31 +56,51 @@ class Kernel:
 
 
 def print_kernel(plan: Plan) -> Kernel:
-    """The kernel of a plan. Plans of one shape have one source."""
+    """The kernel of a plan. Its source holds shapes, not numbers: most portfolios of one shape share it."""
     return _Printer(plan).kernel()
 
 
 class _Frame:
-    """Slots of a path's local memory by name."""
+    """Places of a path's local memory by name; numbered when it is known which of them anybody reads."""
 
     def __init__(self, array: str) -> None:
         self._array = array
-        self.slots: dict[str, int] = {}
-        self.size = 0
+        self._sizes: dict[str, tuple[Cell, int]] = {}
 
-    def cell(self, name: str, value: Value) -> Cell:
-        """A new slot for each row of a value."""
-        constant = name.upper()
-        assert constant not in self.slots, constant
-        rows = rows_of(value)
-        self.slots[constant] = self.size
-        self.size += rows
-        text = f"{self._array}[{constant} + {{}}]" if rows > 1 else f"{self._array}[{constant}]"
-        return Cell(text, rows, value.kind == "bool")
+    def cell(self, name: str, value: Value, index: str = "", times: int = 1) -> Cell:
+        """The place of a value, a slot a row; with `times` turns of a ring, `index` says which."""
+        constant, rows = name.upper(), rows_of(value)
+        offset = " + ".join(part for part in (constant, index, "{}" if rows > 1 else "") if part)
+        if constant not in self._sizes:
+            cell = Cell(f"{self._array}[{offset}]", rows, value.kind == "bool")
+            self._sizes[constant] = cell, rows * times
+        return self._sizes[constant][0]
 
-    def lines(self) -> Iterator[str]:
-        """Declarations."""
-        yield f"enum {{ {', '.join(f'{name} = {slot}' for name, slot in self.slots.items())} }};"
+    def number(self, live: set[str]) -> tuple[str, int]:
+        """Declaration of the places that are read, and their size."""
+        slots, size = [], 0
+        for name, (cell, rows) in self._sizes.items():
+            if cell.text in live:
+                slots.append(f"{name} = {size}")
+                size += rows
+        return f"enum {{ {', '.join(slots)} }};" if slots else "", size
+
+
+@dataclass
+class _Section:
+    """A stage to be printed: where its inputs lie, what it stores, and what its values are called."""
+
+    inputs: dict[int, Cell]
+    stores: list[Store]
+    names: dict[int, str] = field(default_factory=dict)
+    handed: int = 0
+
+    def lines(self, numbers: Numbers, live: set[str], hand_over: str = "") -> list[str]:
+        """Its statements, without what nobody reads."""
+        stores = [store for store in self.stores if _is_live(store, live)]
+        statements = Statements(numbers, self.inputs, stores, self.names, hand_over)
+        self.handed = statements.handed
+        return statements.lines()
 
 
 class _Printer:
@@ -87,55 +110,58 @@ class _Printer:
         self._columns: list[np.ndarray] = []
         self._functions: dict[str, tuple[Callable, list[Kind]]] = {}
         self._begun = trace.begin(plan, self._ops)
-        # Where each leaf of terms, state and ends lies.
         self._cells: dict[str, Cell] = {}
-        self._opening_stores: list[Store] = []
-        self._opening_names: dict[int, str] = {}
-        for tree in ("terms", "state"):
-            for path, value in named_leaves(self._begun.after[tree]):
-                if value.constant is None:
-                    name = _name(tree, path)
-                    self._cells[name] = self._frame.cell(name, value)
-                    self._opening_stores.append(Store(value, self._cells[name]))
-                    if value.op not in ("input", "row"):
-                        self._opening_names.setdefault(value.number, name)
 
     def _ops(self, graph: Graph) -> CallOps:
         return CallOps(graph, self._functions)
 
     def kernel(self) -> Kernel:
         """Prints every stage."""
-        plan = self._plan
+        plan, numbers = self._plan, self._numbers
+        nothing = _Section({}, [])
         begin = self._begin()
-        history = self._quarter(history=True)[0] if plan.history else []
-        quarter, places, recorded, ends = self._quarter(history=False)
-        words, world = self._words() if plan.series_crc else ([], [])
-        end, finals = self._end(ends)
-        since = plan.history + plan.quarters
-        body = [
-            *self._opening(),
-            *begin,
-            *_loop("for (int since = 0; since < HISTORY; ++since)", self._scalars(history=True), history),
-            *_loop(
-                "for (int quarter = 0; quarter < QUARTERS; ++quarter)",
-                [
-                    *self._scalars(history=False),
-                    *_loop(f"if (quarter % {philox.WORDS} == 0)", self._block(), words),
-                ],
-                quarter,
-                _loop("if (quarter + 1 < QUARTERS)", [], world),
-            ),
-            *_loop("", ["float* const out = rows + (size_t)(PLACES * QUARTERS) * lanes + lane;"], end),
+        history = self._quarter(history=True)[0] if plan.history else nothing
+        quarter, traced, found = self._quarter(history=False)
+        places, recorded = self._recorded(quarter, *found)
+        end, finals = self._end(self._ends(quarter, traced, found[0]))
+        words, world = (self._words(), self._world()) if plan.series_crc else (nothing, nothing)
+        sections = {"begin": begin, "history": history, "words": words, "quarter": quarter, "world": world}
+        sections["end"] = end
+        live = _read_cells(list(sections.values()))
+        text = {
+            name: section.lines(numbers, live, "handed" if section is quarter else "")
+            for name, section in sections.items()
+        }
+        functions = [print_function(numbers, name, *given) for name, given in self._functions.items()]
+        arrays = {name: numbers.array(name) for name in ("c", "ci", "cw")}
+        since = np.zeros((plan.history + plan.quarters, 0), np.float32)
+        arrays["quarter_numbers"] = np.concatenate([since, *self._columns], axis=1)
+        frame, past = self._frame.number(live), self._past.number(live)
+        body = [*self._opening(frame[1], past[1], quarter.handed), *self._body(text)]
+        heading = self._heading(arrays, functions, recorded, frame[0], past[0])
+        source = "\n".join([*heading, _SIGNATURE, *_indented(body), "}", "", _text("tally.cuh")])
+        return Kernel(plan, source, arrays, tuple(numbers.tables), recorded, places, finals)
+
+    def _body(self, text: dict[str, list[str]]) -> Iterator[str]:
+        yield from _block("", text["begin"])
+        past = ["const int quarter = since - HISTORY;", *_TIME, *text["history"]]
+        if self._plan.history:
+            yield from _block("for (int since = 0; since < HISTORY; ++since)", past)
+        words = [f"const unsigned block = quarter / {philox.WORDS};", *text["words"]]
+        quarter = [
+            "const int since = HISTORY + quarter;",
+            *_TIME,
+            "float* const out = rows + (size_t)quarter * PLACES * lanes + lane;",
+            *(_block(f"if (quarter % {philox.WORDS} == 0)", words) if text["words"] else ()),
+            *text["quarter"],
+            *(_block("if (quarter + 1 < QUARTERS)", text["world"]) if text["world"] else ()),
         ]
-        functions = [print_function(self._numbers, name, *given) for name, given in self._functions.items()]
-        arrays = {name: self._numbers.array(name) for name in ("c", "ci", "cw")}
-        arrays["quarter_numbers"] = np.concatenate([np.zeros((since, 0), np.float32), *self._columns], axis=1)
-        path = [*self._heading(arrays, functions, recorded), _SIGNATURE, *_indented(body), "}", ""]
-        source = "\n".join([*path, _text("tally.cuh")])
-        return Kernel(plan, source, arrays, tuple(self._numbers.tables), recorded, places, finals)
+        yield from _block("for (int quarter = 0; quarter < QUARTERS; ++quarter)", quarter)
+        finals = "float* const out = rows + (size_t)(PLACES * QUARTERS) * lanes + lane;"
+        yield from _block("", [finals, *text["end"]])
 
     def _heading(
-        self, arrays: dict[str, np.ndarray], functions: list[list[str]], recorded: int
+        self, arrays: dict[str, np.ndarray], functions: list[list[str]], recorded: int, frame: str, past: str
     ) -> Iterator[str]:
         plan = self._plan
         yield _text("prelude.cuh")
@@ -150,130 +176,123 @@ class _Printer:
         yield f"enum {{ HISTORY = {plan.history}, QUARTERS = {plan.quarters}, PLACES = {recorded} }};"
         yield f"enum {{ NUMBERS = {arrays['quarter_numbers'].shape[1]} }};"
         yield ""
-        yield "// A path's frame: its terms, then its state."
-        yield from self._frame.lines()
-        if self._past.size:
-            yield "// What hardware of limited life delivered, a turn of the ring each quarter."
-            yield from self._past.lines()
+        if frame:
+            yield from ("// A path's frame: its terms, then its state.", frame)
+        if past:
+            yield from ("// What hardware of limited life delivered, a turn of the ring each quarter.", past)
         yield ""
 
-    def _opening(self) -> Iterator[str]:
+    def _opening(self, frame: int, past: int, handed: int) -> Iterator[str]:
         yield "const unsigned lane = blockIdx.x * blockDim.x + threadIdx.x;"
         yield "if (lane >= lanes) return;"
         yield "const unsigned path_high = (unsigned)((first_path + lane) >> 32);"
         yield "const unsigned path_low = (unsigned)(first_path + lane);"
         yield "const float zero = 0.0f;"
-        yield f"volatile float frame[{self._frame.size}];"
-        if self._handed:
-            yield f"volatile float handed[{self._handed}];"
-        if self._past.size:
-            yield f"float past[{self._past.size}] = {{}};"
+        # A small frame may live in registers; of a large one, what a stage needs and no more.
+        kept = "volatile " if frame > _REGISTER_FRAME else ""
+        if frame:
+            yield f"{kept}float frame[{frame}];"
+        if handed:
+            yield f"{kept}float handed[{handed}];"
+        if past:
+            yield f"float past[{past}] = {{}};"
         if self._plan.series_crc:
             yield f"unsigned words[{philox.WORDS * len(self._plan.series_crc)}];"
         yield ""
 
-    def _begin(self) -> list[str]:
+    def _begin(self) -> _Section:
         begun = self._begun
         given = begun.inputs
-        inputs = {
-            given["words"]["high"].number: Cell("path_high"),
-            given["words"]["low"].number: Cell("path_low"),
-            given["zero"].number: Cell("zero"),
-        }
-        return _loop("", Statements(self._numbers, inputs, self._opening_stores, self._opening_names).lines())
+        section = _Section(
+            {
+                given["words"]["high"].number: Cell("path_high"),
+                given["words"]["low"].number: Cell("path_low"),
+                given["zero"].number: Cell("zero"),
+            },
+            [],
+        )
+        for tree in ("terms", "state"):
+            for path, value in named_leaves(begun.after[tree]):
+                if value.constant is None:
+                    name = self._name(tree, path)
+                    self._cells[name] = self._frame.cell(name, value)
+                    section.stores.append(Store(value, self._cells[name]))
+                    _claim(section.names, value, name)
+        return section
 
-    def _quarter(self, history: bool) -> tuple[list[str], tuple, int, Any]:
-        plan, begun = self._plan, self._begun.after
-        traced = trace.quarter(plan, self._ops, begun["terms"], begun["state"], history)
-        found, order = trace.results(plan, traced)
-        inputs, names = self._known(terms=traced.inputs["terms"], state=traced.inputs["state"])
-        stores = self._moves(traced, inputs, names)
-        for number, kept in found["remembered"].items():
-            stores += self._remembered(number, traced, kept, inputs)
-        inputs |= self._scalar_cells(traced.inputs["scalars"], history)
+    def _quarter(self, history: bool) -> tuple[_Section, trace.Traced, tuple[dict, list[int]]]:
+        """A quarter of the study, or of history, but for what it records."""
+        begun = self._begun.after
+        traced = trace.quarter(self._plan, self._ops, begun["terms"], begun["state"], history)
+        found = trace.results(self._plan, traced)
+        section = self._known(terms=traced.inputs["terms"], state=traced.inputs["state"])
+        self._move(section, traced)
+        for number, kept in found[0]["remembered"].items():
+            self._remember(section, number, traced, kept)
+        section.inputs |= self._scalar_cells(traced.inputs["scalars"], history)
         for path, value in named_leaves(traced.deliveries):
-            if isinstance(value, Value) and value.op not in ("input", "constant"):
-                names.setdefault(value.number, f"g{path[0]}_{path[1]}")
-        if history:
-            return Statements(self._numbers, inputs, stores, names).lines(), (), 0, None
-        places, recorded = self._recorded(found["recorded"], order, stores, names)
-        ends = []
-        for number, end in enumerate(found["ends"]):
-            kept = {}
-            for name, value in end.items():
-                value = None if value is None else traced.graph.constant(value)
-                if value is not None and value.constant is None:
-                    full = _name("ends", (number, name))
-                    self._cells[full] = self._frame.cell(full, value)
-                    stores.append(Store(value, self._cells[full], condition="quarter == QUARTERS - 1"))
-                kept[name] = value
-            ends.append(kept)
-        statements = Statements(self._numbers, inputs, stores, names, "handed")
-        self._handed = statements.handed
-        return statements.lines(), places, recorded, ends
+            if isinstance(value, Value):
+                _claim(section.names, value, f"g{path[0]}_{path[1]}")
+        return section, traced, found
+
+    def _ends(self, section: _Section, traced: trace.Traced, found: dict) -> list[dict]:
+        """Stores start and scheduled end of each group after the last quarter; returns their values."""
+        ends = transform(traced.graph.constant, found["ends"])
+        for path, value in named_leaves(ends):
+            if value.constant is None:
+                name = self._name("ends", path)
+                self._cells[name] = self._frame.cell(name, value)
+                section.stores.append(Store(value, self._cells[name], condition="quarter == QUARTERS - 1"))
+        return ends
 
     @staticmethod
-    def _moves(traced: trace.Traced, cells: dict[int, Cell], names: dict[int, str]) -> list[Store]:
-        """The state's next values, over the old ones."""
-        stores = []
+    def _move(section: _Section, traced: trace.Traced) -> None:
+        """Stores the state's next values over the old ones."""
         for old, new in trace.updates(traced):
-            stores.append(Store(new, cells[old.number], old))
-            if new.op not in ("input", "row"):
-                names.setdefault(new.number, f"{names[old.number]}_next")
-        return stores
+            section.stores.append(Store(new, section.inputs[old.number], old))
+            _claim(section.names, new, f"{section.names[old.number]}_next")
 
-    def _recorded(self, once: list[Value], order: list[int], stores: list[Store], names: dict[int, str]):
-        """Where each series lies, and how many arrays a quarter records."""
+    def _recorded(self, section: _Section, found: dict, order: list[int]) -> tuple[tuple, int]:
+        """Stores what a quarter records; returns where each series lies, and how many arrays there are."""
         position: dict[int, int] = {}
-        found: list[int | np.float32] = []
+        places: list[int | np.float32] = []
         for series, place in zip(self._plan.quarter_series, order, strict=True):
-            value = once[place]
+            value = found["recorded"][place]
             if value.constant is not None:
-                found.append(np.float32(value.constant.reshape(-1)[0]))
+                places.append(np.float32(value.constant.reshape(-1)[0]))
                 continue
             if place not in position:
                 position[place] = len(position)
-                stores.append(Store(value, Cell(f"out[{position[place]} * lanes]")))
-                if value.op not in ("input", "row"):
-                    scope = "" if series.scope == "total" else f"_{series.scope}{series.index}"
-                    names.setdefault(value.number, f"{series.metric}{scope}")
-            found.append(position[place])
-        return tuple(found), len(position)
+                section.stores.append(Store(value, Cell(f"out[{position[place]} * lanes]")))
+                scope = "" if series.scope == "total" else f"_{series.scope}{series.index}"
+                _claim(section.names, value, f"{series.metric}{scope}")
+            places.append(position[place])
+        return tuple(places), len(position)
 
-    def _remembered(
-        self, number: int, traced: trace.Traced, kept: dict, inputs: dict[int, Cell]
-    ) -> list[Store]:
+    def _remember(self, section: _Section, number: int, traced: trace.Traced, kept: dict) -> None:
         """The ring of what a group delivered; what cannot retire within the study is not kept."""
         plan = self._plan
         life = plan.groups[number].features.life
         assert life is not None
-        stores = []
         for name, old in traced.inputs["lagged"][number].items():
             if life >= plan.history + plan.quarters:
-                inputs[old.number] = Cell("zero")
+                section.inputs[old.number] = Cell("zero")
                 continue
-            rows, key = rows_of(old), f"PAST_G{number}_{name.upper()}"
-            if key not in self._past.slots:
-                self._past.slots[key] = self._past.size
-                self._past.size += rows * life
-            turn = (
-                f"past[{key} + since % {life} * {rows} + {{}}]"
-                if rows > 1
-                else f"past[{key} + since % {life}]"
-            )
-            inputs[old.number] = Cell(turn, rows)
-            stores.append(Store(traced.graph.constant(kept[name]), inputs[old.number], old))
-        return stores
+            rows = rows_of(old)
+            turn = f"since % {life} * {rows}" if rows > 1 else f"since % {life}"
+            cell = self._past.cell(f"past_g{number}_{name}", old, turn, life)
+            section.inputs[old.number] = cell
+            section.stores.append(Store(traced.graph.constant(kept[name]), cell, old))
 
-    def _known(self, **trees: Any) -> tuple[dict[int, Cell], dict[int, str]]:
-        """Cells and names of the inputs among terms, state and ends."""
-        cells, names = {}, {}
+    def _known(self, **trees: Any) -> _Section:
+        """A section with the cells and names of its inputs among terms, state and ends."""
+        section = _Section({}, [])
         for tree, branches in trees.items():
             for path, value in named_leaves(branches):
                 if value.op == "input":
-                    names[value.number] = _name(tree, path)
-                    cells[value.number] = self._cells[names[value.number]]
-        return cells, names
+                    name = section.names[value.number] = self._name(tree, path)
+                    section.inputs[value.number] = self._cells[name]
+        return section
 
     def _scalar_cells(self, scalars: dict[str, Any], history: bool) -> dict[int, Cell]:
         """The quarter's numbers: t is a variable, the others a row of `quarter_numbers`."""
@@ -306,100 +325,105 @@ class _Printer:
             self._columns.append(full)
         return Cell(f"numbers[{place} + {{}}]" if rows > 1 else f"numbers[{place}]", rows)
 
-    def _words(self) -> tuple[list[str], list[str]]:
-        """Statements that draw four quarters' words, and those that move the world on."""
-        plan = self._plan
-        drawn = trace.words(plan, self._ops)
+    def _word_cells(self, words: dict[str, Value], turn: str) -> Iterator[tuple[Value, Cell]]:
+        """Where the words of one of four quarters lie: those of the factors, then the regime's."""
+        for name, first in (("factors", 0), ("regime", len(self._plan.world.row))):
+            if name in words:
+                rows = rows_of(words[name])
+                place = f"{turn} + {first}" if first else turn
+                yield words[name], Cell(f"words[{place} + {{}}]" if rows > 1 else f"words[{place}]", rows)
+
+    def _words(self) -> _Section:
+        """Draws the words of four quarters."""
+        drawn = trace.words(self._plan, self._ops)
         inputs = {
             drawn.inputs["words"]["high"].number: Cell("path_high"),
             drawn.inputs["words"]["low"].number: Cell("path_low"),
             drawn.inputs["block"].number: Cell("block"),
         }
-        series, factors = len(plan.series_crc), len(plan.world.row)
+        series = len(self._plan.series_crc)
         stores = []
         for turn, words in enumerate(drawn.after):
-            for name, first in (("factors", 0), ("regime", factors)):
-                if name in words:
-                    rows = rows_of(words[name])
-                    place = turn * series + first
-                    cell = Cell(f"words[{place} + {{}}]" if rows > 1 else f"words[{place}]", rows)
-                    stores.append(Store(words[name], cell))
-        lines = Statements(self._numbers, inputs, stores).lines()
-        state = self._begun.after["state"]["world"]
-        traced = trace.world_step(plan, self._ops, state)
-        known, names = self._known(state={"world": traced.inputs["state"]})
-        for growth, column in zip(traced.inputs["scalars"]["growth"], range(2), strict=True):
-            known[growth.number] = self._column(plan.world.growth[:, column, :, 0], rows_of(growth))
-        for name, first in (("factors", 0), ("regime", factors)):
-            if name in traced.inputs["words"]:
-                value = traced.inputs["words"][name]
-                rows, turn = rows_of(value), f"quarter % {philox.WORDS} * {series}"
-                place = f"{turn} + {first}" if first else turn
-                known[value.number] = Cell(f"words[{place} + {{}}]" if rows > 1 else f"words[{place}]", rows)
-        stores = self._moves(traced, known, names)
-        return lines, Statements(self._numbers, known, stores, names).lines()
+            stores += [Store(*pair) for pair in self._word_cells(words, str(turn * series))]
+        return _Section(inputs, stores)
 
-    def _end(self, ends: Any) -> tuple[list[str], tuple]:
+    def _world(self) -> _Section:
+        """Moves the world to the next quarter."""
+        plan = self._plan
+        traced = trace.world_step(plan, self._ops, self._begun.after["state"]["world"])
+        section = self._known(state={"world": traced.inputs["state"]})
+        for number, growth in enumerate(traced.inputs["scalars"]["growth"]):
+            section.inputs[growth.number] = self._column(plan.world.growth[:, number, :, 0], rows_of(growth))
+        turn = f"quarter % {philox.WORDS} * {len(plan.series_crc)}"
+        for word, cell in self._word_cells(traced.inputs["words"], turn):
+            section.inputs[word.number] = cell
+        self._move(section, traced)
+        return section
+
+    def _end(self, ends: list[dict]) -> tuple[_Section, tuple]:
+        """What a path records after the last quarter, and where each series lies."""
         plan, begun = self._plan, self._begun.after
         traced = trace.end(plan, self._ops, begun["terms"], begun["state"], ends)
-        inputs, names = self._known(**traced.inputs)
-        stores: list[Store] = []
+        section = self._known(**traced.inputs)
         finals: list[int | np.float32] = []
         for series in plan.path_series:
             value = traced.graph.constant(traced.recorded[series.scope, series.metric][series.index])
             if value.constant is not None:
                 finals.append(np.float32(value.constant.reshape(-1)[0]))
                 continue
-            finals.append(len(stores))
-            stores.append(Store(value, Cell(f"out[{len(stores)} * lanes]")))
-        return Statements(self._numbers, inputs, stores, names).lines(), tuple(finals)
+            finals.append(len(section.stores))
+            section.stores.append(Store(value, Cell(f"out[{len(section.stores)} * lanes]")))
+        return section, tuple(finals)
 
-    def _scalars(self, history: bool) -> list[str]:
-        lines = (
-            ["const int since = HISTORY + quarter;"]
-            if not history
-            else ["const int quarter = since - HISTORY;"]
-        )
-        lines += [
-            "const float t = (float)quarter;",
-            "const float* const numbers = quarter_numbers + since * NUMBERS;",
-        ]
-        return (
-            lines
-            if history
-            else [*lines, "float* const out = rows + (size_t)quarter * PLACES * lanes + lane;"]
-        )
+    def _name(self, tree: str, path: tuple) -> str:
+        """g3_start, g3_legs0_highest, end_g3_start, buyer_cash: of a leaf of terms, state or ends.
 
-    def _block(self) -> list[str]:
-        return [f"const unsigned block = quarter / {philox.WORDS};"]
+        A level to be reached is numbered: nothing that a configuration says is text of a kernel.
+        """
+        reach = {name: f"reach{number}" for number, (name, _) in enumerate(self._plan.reach)}
+        if path[0] == "groups":
+            path = path[1:]
+        text = f"{'end_' if tree == 'ends' else ''}{'g' if isinstance(path[0], int) else ''}{path[0]}"
+        for part in path[1:]:
+            text += str(part) if isinstance(part, int) else f"_{reach.get(part, part)}"
+        return text
+
+
+def _is_live(store: Store, live: set[str]) -> bool:
+    return store.cell.text in live or store.cell.text.startswith(("out[", "words["))
+
+
+def _read_cells(sections: Sequence[_Section]) -> set[str]:
+    """The cells that anything recorded depends on, at once or quarters later."""
+    live: set[str] = set()
+    size = -1
+    while len(live) > size:
+        size = len(live)
+        for section in sections:
+            for value in reachable([store.value for store in section.stores if _is_live(store, live)]):
+                if value.op == "input":
+                    live.add(section.inputs[value.number].text)
+    return live
+
+
+def _claim(names: dict[int, str], value: Value, name: str) -> None:
+    """Names a computed value that has no name yet; a name that is taken gets a suffix."""
+    if value.constant is not None or value.op in ("input", "row") or value.number in names:
+        return
+    taken = set(names.values())
+    while name in taken:
+        name += "_now"
+    names[value.number] = name
 
 
 def _text(name: str) -> str:
     """What is the same in every kernel."""
-    return files(__package__).joinpath("cuda", name).read_text("utf-8")
+    return files("offtake_kernels").joinpath("cuda", name).read_text("utf-8")
 
 
-def _loop(head: str, *parts: list[str]) -> list[str]:
-    """A block of statements; nothing when it would be empty."""
-    body = list(chain(*parts))
-    return (
-        [f"{head} {{".strip(), *_indented(body), "}"]
-        if parts[-1] or head.startswith("for (int quarter")
-        else []
-    )
+def _block(head: str, body: Sequence[str]) -> list[str]:
+    return [f"{head} {{".strip(), *_indented(body), "}"]
 
 
 def _indented(lines: Any) -> list[str]:
     return [f"  {line}" if line else "" for line in lines]
-
-
-def _name(tree: str, path: tuple) -> str:
-    """g3_start, g3_legs0_highest, end_g3_start, buyer_cash: of a leaf of terms, state or ends."""
-    if path[0] == "groups":
-        path = path[1:]
-    if path[0] == "sums":
-        path = "sums", re.sub(r"\W", "_", path[1])
-    text = f"{'end_' if tree == 'ends' else ''}{'g' if isinstance(path[0], int) else ''}{path[0]}"
-    for part in path[1:]:
-        text += str(part) if isinstance(part, int) else f"_{part}"
-    return text

@@ -87,10 +87,12 @@ class CallOps(GraphOps):
         known.
         """
         graph = self._graph
-        known = [argument if isinstance(argument, Value) else graph.constant(argument) for argument in arguments]
+        known = [
+            argument if isinstance(argument, Value) else graph.constant(argument) for argument in arguments
+        ]
         if all(value.constant is not None for value in known):
             return body(GraphOps(graph), *known)
-        kinds = [value.kind for value in known]
+        kinds: list[Kind] = [value.kind for value in known]
         self.functions.setdefault(name, (body, kinds))
         results = record(body, kinds)[1]
         if len(results) == 1:

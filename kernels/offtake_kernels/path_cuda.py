@@ -27,6 +27,8 @@ _FLYING = 2
 _SLOTS_A_ROW = 4_096
 _BYTES_A_SLOT = 32
 _TABLE_SHARE = 8
+# At least so many, whatever the memory: the bins of the smallest launch always find a slot.
+_SMALLEST_TABLE = 4 * SMALLEST_LAUNCH
 # Share of the free memory that the rows of all flying launches may take.
 _ROWS_SHARE = 0.6
 _MOST_PATHS = 1 << 18
@@ -134,7 +136,11 @@ class Gpu:
         rules = [(row, *rule) for _, row, *rule in _rules(self._kernel) if isinstance(row, int)]
         numbers = np.array([(row, op, nullable) for row, op, _, nullable in rules], np.int32).reshape(-1, 3)
         levels = np.array([level for _, _, level, _ in rules], np.float32)
-        return self._cupy.asarray(numbers), self._cupy.asarray(levels), self._cupy.zeros(len(rules), np.uint64)
+        return (
+            self._cupy.asarray(numbers),
+            self._cupy.asarray(levels),
+            self._cupy.zeros(len(rules), np.uint64),
+        )
 
     def _allocate(self, wanted: int | None) -> list[_Slot]:
         """As many paths a launch as asked for, or as suit the memory; halved while memory is short."""
@@ -171,7 +177,11 @@ class Gpu:
         blocks = -(-slot.lanes // THREADS)
         work = [
             ("offtake_paths", (blocks, 1, 1), (first, lanes, self._numbers[0], slot.rows)),
-            ("offtake_tally", (self._kernel.rows, -(-slot.lanes // MOST_LANES), 1), (slot.rows, lanes, first)),
+            (
+                "offtake_tally",
+                (self._kernel.rows, -(-slot.lanes // MOST_LANES), 1),
+                (slot.rows, lanes, first),
+            ),
         ]
         if rules:
             given = slot.rows, lanes, self._rules, self._levels, self._hits
@@ -237,7 +247,9 @@ class Gpu:
         for counter, known, op, level, nullable in _rules(self._kernel):
             if not isinstance(known, int):
                 compare = (np.less, np.less_equal, np.greater, np.greater_equal)[op]
-                held = bool(compare(known, np.float32(level))) and not (nullable and known == np.float32(NONE))
+                held = bool(compare(known, np.float32(level))) and not (
+                    nullable and known == np.float32(NONE)
+                )
                 builder.add_threshold(counter, paths * held)
         assert builder.rows == plan.rows
 
@@ -256,9 +268,8 @@ class _Table:
     """The device's table of bins, and what each row has besides; see cuda/tally.cuh."""
 
     def __init__(self, cupy: Any, rows: int, most_bytes: int):
-        smallest = 4 * rows * SMALLEST_LAUNCH
-        wanted = max(smallest, min(rows * _SLOTS_A_ROW, most_bytes // _BYTES_A_SLOT))
-        self.slots = 1 << max(wanted, 1024).bit_length()
+        wanted = min(rows * _SLOTS_A_ROW, most_bytes // _BYTES_A_SLOT)
+        self.slots = 1 << max(wanted, _SMALLEST_TABLE * rows, 1024).bit_length()
         self._rows = rows
         self._keys = cupy.empty(self.slots, np.uint64)
         self._sums = cupy.zeros(3 * self.slots, np.uint64)
@@ -304,9 +315,10 @@ class _Table:
             part = slice(cuts[row], cuts[row + 1])
             if cuts[row + 1] > cuts[row]:
                 n, low, low2 = (np.ascontiguousarray(columns[part, k]) for k in range(3))
-                ends = tuple(extremes[row])
-                count, first = (int(number) for number in nonfinite[row])
-                found.append((row, RowSums(key[part] & BIN_MASK, n, low, low2, *ends, count, first)))
+                least, most, least_nonnegative = extremes[row]
+                bad = int(nonfinite[row, 0]), int(nonfinite[row, 1])
+                bins = key[part] & BIN_MASK
+                found.append((row, RowSums(bins, n, low, low2, least, most, least_nonnegative, *bad)))
         return found
 
 

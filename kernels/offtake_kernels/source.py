@@ -1,9 +1,9 @@
 """A graph printed as C: the statements of one stage of a path, for CUDA and for the host alike.
 
-A value of one row is a variable. A value of several rows (deals, factors, streams) is computed in a loop over
-its rows, fused with its neighbours; it is an array only where another loop, or a single row, needs it. A value
-with one user is written where it is used. Numbers of a portfolio are never text: a statement names a place in
-`Numbers`, so that portfolios of one shape share one source.
+A value of one row is a variable. A value of several rows (deals, factors, streams) is computed in a loop
+over its rows, fused with its neighbours; it is an array only where another loop, or a single row, needs it. A
+value with one user is written where it is used. Numbers of a portfolio are never text: a statement names a
+place in `Numbers`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ C_TYPES = {"float": "float", "int": "int", "bool": "bool", "word": "unsigned"}
 # Float constants that a statement holds as text; any other is a place in `Numbers`.
 _LITERALS = {0.0: "0.0f", 0.5: "0.5f", 1.0: "1.0f", -1.0: "-1.0f"}
 _LONGEST_INLINE = 72
-_UNROLLED_ROWS = 4
+# Loops of so many rows are unrolled, so that their arrays can be registers.
+UNROLLED_ROWS = 16
 # A value read within so many stages stays in a register; one read later is handed over in memory.
 _STAGES_KEPT = 3
 _INFIX = {
@@ -230,7 +231,7 @@ class Statements:
                 self._array(base)
 
     def _last_reads(self) -> dict[int, int]:
-        """The last chunk that reads each input of several rows; a single one is read once, then a variable."""
+        """The last chunk that reads each input."""
         last: dict[int, int] = {}
         for value in self._order:
             for argument in _read(value):
@@ -307,10 +308,9 @@ class Statements:
             del self._loaded[key]
         if chunk.rows == 1:
             return body
-        for value in chunk.values:
-            if value.number in self._row_uses:
-                before.append(f"{C_TYPES[value.kind]} {self._name(value)}[{chunk.rows}];")
-        unroll = "#pragma unroll" if chunk.rows <= _UNROLLED_ROWS else "#pragma unroll 1"
+        arrays = (value for value in chunk.values if value.number in self._row_uses)
+        before += [f"{C_TYPES[value.kind]} {self._name(value)}[{chunk.rows}];" for value in arrays]
+        unroll = "#pragma unroll" if chunk.rows <= UNROLLED_ROWS else "#pragma unroll 1"
         inside = [f"  {line}" for line in body]
         return [*before, unroll, f"for (int k = 0; k < {chunk.rows}; ++k) {{", *inside, "}"]
 
@@ -396,7 +396,10 @@ class Statements:
         if base.op == "input":
             return loads, self._load(base, row or "0", loads[1] if row == "k" else loads[0])
         if row is None:
-            if base.number in self._slots and self._chunks[chunk].position != self._chunks[self._at[base.number]].position:
+            if (
+                base.number in self._slots
+                and self._chunks[chunk].position != self._chunks[self._at[base.number]].position
+            ):
                 return loads, self._take_over(base, chunk, loads[0])
             return loads, self._texts.get(base.number, self._name(base))
         if row == "k" and self._at[base.number] == chunk and base.op != "stack":
@@ -410,7 +413,9 @@ class Statements:
         key = value.number, f"stage {position}"
         if key not in self._loaded:
             self._loaded[key] = f"{self._name(value)}_s{position}"
-            lines.append(f"const {C_TYPES[value.kind]} {self._loaded[key]} = {self._slots[value.number].load('0')};")
+            lines.append(
+                f"const {C_TYPES[value.kind]} {self._loaded[key]} = {self._slots[value.number].load('0')};"
+            )
         return self._loaded[key]
 
     def _load(self, value: Value, row: str, lines: list[str]) -> str:

@@ -43,9 +43,11 @@ Bins = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np
 
 @dataclass(frozen=True, eq=False)
 class RowSums:
-    """What a device has summed of one row: bins within the row, ascending, with n, low and low2 [bins] int64;
-    least, greatest and least non-negative finite value (+inf, -inf, +inf where there is none); how many values
-    are not finite, and the first path of one.
+    """What a device has summed of one row.
+
+    bins within the row, ascending, n, low and low2: int64 [bins]; least, greatest and least non-negative
+    finite value (+inf, -inf, +inf where there is none); how many values are not finite, and the first path of
+    one.
     """
 
     bins: NDArray[np.int64]

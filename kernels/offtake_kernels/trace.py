@@ -21,7 +21,6 @@ from .model import world
 from .ops_graph import GraphOps
 from .trees import leaves, transform
 
-
 # The vocabulary that records on a graph.
 MakeOps = Callable[[Graph], GraphOps]
 

@@ -11,7 +11,8 @@ from typing import Any
 from offtake.errors import InputError, Mistake
 
 
-def _parser(command: str, description: str, examples: Sequence[str]) -> argparse.ArgumentParser:
+def command_parser(command: str, description: str, examples: Sequence[str]) -> argparse.ArgumentParser:
+    """A parser whose help ends with examples."""
     return argparse.ArgumentParser(
         prog=f"offtake {command}",
         description=description,
@@ -21,14 +22,15 @@ def _parser(command: str, description: str, examples: Sequence[str]) -> argparse
     )
 
 
-def _add_study_arguments(parser: argparse.ArgumentParser) -> None:
+def add_study_arguments(parser: argparse.ArgumentParser) -> None:
+    """What says which study."""
     parser.add_argument(
         "study", nargs="*", metavar="FILE.yaml|KEY=VALUE", help="a file, or overrides, or both"
     )
     parser.add_argument("--config-dir", metavar="DIR", help="a folder with more portfolio/, deal/ … files")
 
 
-def _files_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+def files_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """An override holds = or begins with ~; anything else is a file."""
     overrides = [text for text in arguments if "=" in text or text.startswith("~")]
     return [text for text in arguments if text not in overrides], overrides
@@ -36,15 +38,15 @@ def _files_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]
 
 def show(arguments: Sequence[str]) -> int:
     """`offtake show`: the deals as announced, totals by supplier, terms, sources."""
-    parser = _parser(
+    parser = command_parser(
         "show",
         "The deals as announced: totals by supplier, GW, terms, sources, the announced total.",
         ["offtake show portfolio=openai", "offtake show portfolio=anthropic world=anthropic --json"],
     )
-    _add_study_arguments(parser)
+    add_study_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object")
     given = parser.parse_intermixed_args(list(arguments))
-    files, overrides = _files_and_overrides(given.study)
+    files, overrides = files_and_overrides(given.study)
     if len(files) > 1:
         raise InputError([Mistake("command line", "", f"one study at a time, not {' and '.join(files)}")])
     from offtake.portfolio import read
@@ -70,7 +72,7 @@ def show(arguments: Sequence[str]) -> int:
 
 def validate(arguments: Sequence[str]) -> int:
     """`offtake validate`: every mistake of every file; exit code 2 if there is one."""
-    parser = _parser(
+    parser = command_parser(
         "validate",
         "Report every mistake in a study with file, line and column; exit code 2 if there is any.",
         [
@@ -78,9 +80,9 @@ def validate(arguments: Sequence[str]) -> int:
             "offtake validate portfolio=openai study=quick",
         ],
     )
-    _add_study_arguments(parser)
+    add_study_arguments(parser)
     given = parser.parse_intermixed_args(list(arguments))
-    files, overrides = _files_and_overrides(given.study)
+    files, overrides = files_and_overrides(given.study)
     if not files and not overrides:
         parser.error("name a file, or a portfolio as in portfolio=openai")
     from offtake.portfolio import read
@@ -104,7 +106,7 @@ def validate(arguments: Sequence[str]) -> int:
 
 def devices(arguments: Sequence[str]) -> int:
     """`offtake devices`: backends, devices, why each one is or is not usable."""
-    parser = _parser(
+    parser = command_parser(
         "devices",
         "Backends and devices, and why each one is or is not usable.",
         ["offtake devices", "offtake devices --json"],
@@ -141,7 +143,7 @@ def _described(devices: Sequence[dict[str, Any]]) -> str:
 
 def schema(arguments: Sequence[str]) -> int:
     """`offtake schema`: JSON Schema of a study in one file."""
-    _parser(
+    command_parser(
         "schema",
         "JSON Schema (2020-12) of a whole study in one file.",
         ["offtake schema > offtake.schema.json"],

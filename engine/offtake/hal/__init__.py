@@ -21,6 +21,8 @@ BACKENDS: dict[str, str] = {
 PREFERENCE = ("cuda", "jax", "numpy")
 # Seconds of numpy on one core that are worth the time a compiler takes first. Bits are the same either way.
 _WORTH_COMPILING = 60.0
+
+
 def backend_class(name: str) -> type[Device]:
     """The class of a backend. Raises DeviceError for one that this version lacks."""
     if name not in BACKENDS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import platform
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -37,7 +38,9 @@ class CudaDevice:
                 raise DeviceError(f"device.index={number}: {count} GPUs are visible here, from 0")
             if _architecture(cupy, number) < nvrtc.OLDEST:
                 found = _architecture(cupy, number) / 10
-                raise DeviceError(f"device.index={number}: compute capability {found}; 7.5 or later is needed")
+                raise DeviceError(
+                    f"device.index={number}: compute capability {found}; 7.5 or later is needed"
+                )
         self._strict = choice.arithmetic == "strict"
         self._launch = choice.launch_paths
         self._plan: Plan | None = None
@@ -52,7 +55,8 @@ class CudaDevice:
         try:
             count = cupy.cuda.runtime.getDeviceCount()
         except cupy.cuda.runtime.CUDARuntimeError as error:
-            return f"no usable Nvidia driver ({error}); install one, or use device=numpy"
+            found = str(error).partition(":")[0]
+            return f"no Nvidia driver that this CUDA can use ({found}); install one, or use device=numpy"
         if count == 0:
             return "no GPU is visible; see nvidia-smi and CUDA_VISIBLE_DEVICES, or use device=numpy"
         try:
@@ -84,7 +88,9 @@ class CudaDevice:
         except MemoryError as error:
             raise DeviceError(f"device=cuda: {error}; use a smaller portfolio, or device=numpy") from None
         except (self._cupy.cuda.runtime.CUDARuntimeError, self._cupy.cuda.driver.CUDADriverError) as error:
-            raise DeviceError(f"device=cuda: the GPU failed ({error}); nothing of this unit was kept") from None
+            raise DeviceError(
+                f"device=cuda: the GPU failed ({error}); nothing of this unit was kept"
+            ) from None
         builder = done[0][0]
         for other, _ in done[1:]:
             builder.absorb(other.build(0))
@@ -112,7 +118,7 @@ def _run(gpu: Gpu, plan: Plan, first_path: int, paths: int, keep: int) -> tuple[
 def _shares(first_path: int, paths: int, keep: int, gpus: int) -> list[tuple[int, int, int]]:
     """(first path, paths, paths to keep whole) of each GPU: consecutive, and as equal as may be."""
     cuts = [first_path + paths * k // gpus for k in range(gpus + 1)]
-    return [(a, b - a, max(0, min(first_path + keep - a, b - a))) for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [(a, b - a, max(0, min(first_path + keep - a, b - a))) for a, b in pairwise(cuts)]
 
 
 def _architecture(cupy: Any, number: int) -> int:

@@ -1,6 +1,7 @@
 """CUDA C++ to machine code by NVRTC, and a cache of it in the user's cache folder.
 
-Compiled here and loaded as it is: CuPy's own RawModule appends -ftz=true to the options, and the last one wins.
+Compiled here and loaded as it is: CuPy's own RawModule appends -ftz=true to the options, and the last one
+wins.
 """
 
 from __future__ import annotations
@@ -33,7 +34,14 @@ class Compiled:
 def options(architecture: int, *, strict: bool) -> tuple[str, ...]:
     """NVRTC's options for a compute capability (90 for 9.0)."""
     chosen = _EXACT if strict else _FAST
-    return ("--std=c++17", f"-arch=sm_{architecture}", *chosen, f"-DOFFTAKE_THREADS={THREADS}", "-Xptxas", "-v")
+    return (
+        "--std=c++17",
+        f"-arch=sm_{architecture}",
+        *chosen,
+        f"-DOFFTAKE_THREADS={THREADS}",
+        "-Xptxas",
+        "-v",
+    )
 
 
 def compile_source(nvrtc: Any, source: str, given: tuple[str, ...]) -> Compiled:
@@ -43,7 +51,8 @@ def compile_source(nvrtc: Any, source: str, given: tuple[str, ...]) -> Compiled:
         nvrtc.compileProgram(program, list(given))
         ptx = nvrtc.getPTX(program)
         text = ptx.decode() if isinstance(ptx, bytes) else ptx
-        return Compiled(nvrtc.getCUBIN(program), text, nvrtc.getProgramLog(program))
+        # CuPy drops the last byte of the code as if it ended a text.
+        return Compiled(nvrtc.getCUBIN(program) + b"\0", text, nvrtc.getProgramLog(program))
     except nvrtc.NVRTCError as error:
         message = f"device=cuda: NVRTC cannot compile the kernel ({error}); please report it\n"
         raise DeviceError(message + nvrtc.getProgramLog(program)) from None

@@ -1,0 +1,79 @@
+"""`offtake kernel`: the CUDA kernel of a study, and what the compiler makes of it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from offtake.commands.inspect import add_study_arguments, command_parser, files_and_overrides
+from offtake.errors import DeviceError, InputError, Mistake
+
+
+def kernel(arguments: Sequence[str]) -> int:
+    """Prints the kernel on stdout; with --compile, registers, memory and spills on stderr."""
+    parser = command_parser(
+        "kernel",
+        "Print the CUDA kernel of a study: its shape is printed, its numbers are not.",
+        ["offtake kernel portfolio=anthropic", "offtake kernel portfolio=openai device.arithmetic=fast"],
+    )
+    add_study_arguments(parser)
+    parser.add_argument(
+        "--compile",
+        type=_architecture,
+        metavar="ARCHITECTURE",
+        help="compile for a compute capability (90 is 9.0) and say what that took; needs no GPU",
+    )
+    given = parser.parse_intermixed_args(list(arguments))
+    files, overrides = files_and_overrides(given.study)
+    if len(files) > 1:
+        raise InputError([Mistake("command line", "", f"one study at a time, not {' and '.join(files)}")])
+    from offtake.compile import compile_study
+    from offtake.portfolio import read
+    from offtake_kernels.kernel import print_kernel
+
+    study, _ = read(files[0] if files else None, overrides, config_dir=given.config_dir)
+    source = print_kernel(compile_study(study).plan).source
+    sys.stdout.write(source)
+    if given.compile is not None:
+        sys.stdout.flush()
+        log = _compile_log(source, given.compile, strict=study.device.arithmetic == "strict")
+        print("\n".join(_resources(log)), file=sys.stderr)
+    return 0
+
+
+def _architecture(text: str) -> int:
+    if not re.fullmatch(r"\d{2,3}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a compute capability like 90")
+    return int(text)
+
+
+def _compile_log(source: str, architecture: int, *, strict: bool) -> str:
+    try:
+        from cupy.cuda import nvrtc as compiler
+
+        compiler.getVersion()
+    except (ImportError, RuntimeError) as error:
+        message = f"no NVRTC to compile with ({error}); python -m pip install 'offtake[cuda13]'"
+        raise DeviceError(message) from None
+    from offtake.hal import nvrtc
+
+    found = nvrtc.supported(compiler, architecture)
+    return nvrtc.compile_source(compiler, source, nvrtc.options(found, strict=strict)).log
+
+
+def _resources(log: str) -> list[str]:
+    """One line for each kernel, from ptxas' log."""
+    lines = []
+    for part in re.split(r"Compiling entry function ", log)[1:]:
+        name = re.match(r"'(\w+)'", part)
+        numbers: list[Any] = [
+            re.search(pattern, part)
+            for pattern in (r"Used (\d+) registers", r"(\d+) bytes stack frame", r"(\d+) bytes spill stores")
+        ]
+        if name and all(numbers):
+            registers, stack, spilled = (number[1] for number in numbers)
+            lines.append(f"{name[1]}: {registers} registers, {stack} bytes of stack, {spilled} bytes spilled")
+    return lines

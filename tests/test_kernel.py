@@ -1,0 +1,205 @@
+"""The printed kernel, compiled for the host with contraction off: numpy's bits, path by path."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import fake_cupy
+import numpy as np
+import pytest
+import simple
+from studies import random_study
+
+import offtake
+from offtake.compile import compile_study
+from offtake.portfolio import load
+from offtake_kernels import path_numpy
+from offtake_kernels.graph import LANES, Graph, Value
+from offtake_kernels.kernel import Kernel, print_kernel
+from offtake_kernels.layout import Plan
+from offtake_kernels.ops_graph import GraphOps
+from offtake_kernels.source import Cell, Numbers, Statements, Store
+
+EXAMPLE = Path(__file__).parent / "data" / "example.yaml"
+FIRST_PATH, PATHS = 2**32 - 100, 200
+GENERATED = 200
+TOGETHER = 10
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which("g++") is None, reason="no g++ to compile the kernel for the host"
+)
+
+
+def host_rows(kernel: Kernel, first_path: int, lanes: int) -> np.ndarray:
+    """The rows that the kernel writes, run on the host."""
+    module = fake_cupy.Fake().cuda.function.Module()
+    module.load(fake_cupy.build(kernel.source, ("-O0", "-DOFFTAKE_THREADS=32", "-DOFFTAKE_FAST=0")))
+    for name in ("c", "ci", "cw"):
+        array = kernel.arrays[name]
+        ctypes.memmove(module.get_global_var(name), array.ctypes.data, array.nbytes)
+    for number, table in enumerate(kernel.tables):
+        pointer = np.array([table.ctypes.data], np.uint64)
+        ctypes.memmove(module.get_global_var(f"table{number}"), pointer.ctypes.data, 8)
+    rows = np.full((kernel.rows, lanes), np.nan, np.float32)
+    given = np.uint64(first_path), np.uint32(lanes), kernel.arrays["quarter_numbers"], rows
+    module.get_function("offtake_paths")((-(-lanes // 32), 1, 1), (32, 1, 1), given)
+    return rows
+
+
+def numpy_rows(plan: Plan, kernel: Kernel, first_path: int, lanes: int) -> np.ndarray:
+    """The same rows from the numpy backend."""
+    found = np.full((kernel.rows, lanes), np.nan, np.float32)
+    with np.errstate(all="ignore"):
+        recipe = path_numpy.Recipe(plan)
+        tile = recipe.tile(first_path, lanes)
+        for t in range(plan.quarters):
+            arrays = tile.step(t)
+            for place, where in zip(kernel.places, recipe.places, strict=True):
+                if isinstance(place, int):
+                    found[t * kernel.recorded + place] = arrays[where]
+                else:
+                    assert (np.asarray(arrays[where]) + np.float32(0) == place).all()
+        ends = tile.finish()
+    for place, series in zip(kernel.finals, plan.path_series, strict=True):
+        values = ends[series.scope, series.metric][series.index]
+        if isinstance(place, int):
+            found[plan.quarters * kernel.recorded + place] = values
+        else:
+            assert (np.asarray(values) == place).all()
+    return found
+
+
+def assert_same_bits(plan: Plan) -> None:
+    kernel = print_kernel(plan)
+    printed = host_rows(kernel, FIRST_PATH, PATHS) + np.float32(0)
+    expected = numpy_rows(plan, kernel, FIRST_PATH, PATHS) + np.float32(0)
+    differ = (printed.view(np.int32) != expected.view(np.int32)) & ~(np.isnan(printed) & np.isnan(expected))
+    assert not differ.any(), f"rows {np.flatnonzero(differ.any(axis=1))[:10]} of {kernel.rows} differ"
+    assert not (np.isnan(printed) & ~np.isnan(expected)).any()
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["openai", "openai_signed", "openai_amazon", "anthropic", str(EXAMPLE)])
+def test_the_printed_kernel_has_numpys_bits(name: str):
+    assert_same_bits(compile_study(load(name)).plan)
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("begin", range(0, GENERATED, TOGETHER))
+def test_the_printed_kernel_has_numpys_bits_on_generated_studies(begin: int):
+    for seed in range(begin, begin + TOGETHER):
+        assert_same_bits(compile_study(offtake.load(random_study(seed))).plan)
+
+
+def _plan(**deal) -> Plan:
+    fee = {"kind": "commitment", "total": 10.0}
+    terms = {"slip": {"quantiles": {0.1: 0.0, 0.9: 2.0}}, "pays": {"fee": fee}, **deal}
+    revenue = {"initial": 4.0, "volatility": 0.3}
+    study = simple.study({"cloud": simple.deal(**terms)}, quarters=5, factors={"revenue": revenue})
+    return compile_study(study).plan
+
+
+def test_portfolios_of_one_shape_have_one_source():
+    one, other = (
+        print_kernel(_plan()),
+        print_kernel(_plan(pays={"fee": {"kind": "commitment", "total": 11.0}})),
+    )
+    assert one.source == other.source
+    assert one.arrays["c"].tobytes() != other.arrays["c"].tobytes()
+
+
+def test_what_a_portfolio_lacks_is_not_printed():
+    assert "CANCEL" not in print_kernel(_plan()).source
+    cancel = {"hazard": 0.1, "notice": 1, "fee": 0.2}
+    assert "CANCEL" in print_kernel(_plan(cancel=cancel)).source
+
+
+def test_nothing_that_a_configuration_says_is_text_of_the_kernel():
+    study = load("openai", ["study.reach=[1.37]"])
+    source = print_kernel(compile_study(study).plan).source
+    for name in (*study.portfolio.deals, "1.37", "1_37"):
+        assert not re.search(rf"\b{re.escape(name)}\b", source), name
+    decimals = set(re.findall(r"\b\d+\.\d+f?\b", source))
+    assert decimals <= {"0.0f", "0.5f", "1.0f"}, decimals
+
+
+def test_every_stage_has_its_heading():
+    source = print_kernel(compile_study(load("openai")).plan).source
+    for stage in (
+        "draws",
+        "terms: deal 0",
+        "deliver: deal 0",
+        "pool",
+        "market",
+        "pay: deal 0",
+        "buyer",
+        "record",
+    ):
+        assert f"// {stage}\n" in source, stage
+
+
+def _statements(build, kinds=("float",), rows: int = 1) -> list[str]:
+    graph = Graph()
+    shape = (rows, LANES) if rows > 1 else (LANES,)
+    inputs = [graph.input(kind, shape) for kind in kinds]
+    text = "in{0}[{1}]" if rows > 1 else "in{0}"
+    cells = {v.number: Cell(text.format(n, "{}"), rows) for n, v in enumerate(inputs)}
+    out = "out[{}]" if rows > 1 else "out"
+    result: Value = build(GraphOps(graph), *inputs)
+    stores = [
+        Store(result, Cell(out if len(result.shape) == 2 else "out", rows if len(result.shape) == 2 else 1))
+    ]
+    return [line.strip() for line in Statements(Numbers(), cells, stores).lines() if line]
+
+
+def test_a_value_with_one_user_is_written_where_it_is_used():
+    lines = _statements(lambda ops, x: ops.maximum(x + 1.0, 0.0) * 0.5)
+    name = lines[0].split()[2]
+    assert lines == [f"const float {name} = most(in0 + 1.0f, 0.0f) * 0.5f;", f"out = {name};"]
+
+
+def test_rows_are_a_loop_and_a_single_row_needs_an_array():
+    lines = _statements(lambda ops, x: (x * x)[1], rows=3)
+    assert "for (int k = 0; k < 3; ++k) {" in lines
+    assert any(line.startswith("float v") and line.endswith("[3];") for line in lines)
+
+
+def test_a_store_waits_for_the_last_reader_of_what_it_replaces():
+    graph = Graph()
+    old = graph.input("float", (3, LANES))
+    new = old + 1.0
+    later = graph.stack([old[0] * 2.0, old[1], old[2]]) + new[2]
+    cells = {old.number: Cell("state[{}]", 3)}
+    stores = [Store(new, cells[old.number], old), Store(later, Cell("out[{}]", 3))]
+    text = "\n".join(Statements(Numbers(), cells, stores).lines())
+    assert text.index("state[k] = ") > text.index("= state[0]")
+
+
+@needs_compiler
+def test_the_host_compiler_does_not_contract():
+    source = """
+extern "C" void offtake_unused() {}
+enum { OFFTAKE = 1 };
+typedef unsigned long long u64;
+float offtake_product(float a, float b, float c) { return a * b + c; }
+extern "C" float contracted(float a, float b, float c) { return offtake_product(a, b, c); }
+void offtake_paths(u64, unsigned, float*, float*) {}
+void offtake_tally(float*, unsigned, u64) {}
+void offtake_collect(u64*, u64*, unsigned*) {}
+void offtake_count(float*, unsigned, int*, float*, u64*) {}
+"""
+    with tempfile.NamedTemporaryFile(suffix=".so") as file:
+        file.write(fake_cupy.build(source, ("-O1", "-march=native")))
+        file.flush()
+        library = ctypes.CDLL(file.name)
+    library.contracted.restype = ctypes.c_float
+    a = 1 + 2**-12
+    found = library.contracted(*(ctypes.c_float(x) for x in (a, a, -1.0)))
+    assert found == np.float32(a) * np.float32(a) - np.float32(1)
+    assert found != a * a - 1
