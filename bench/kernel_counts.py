@@ -60,7 +60,7 @@ def four_metrics(plan: Plan) -> Plan:
 
 def compiled(kernel: Kernel, architecture: int, *, strict: bool) -> dict[str, Any]:
     """Registers, stack and spills of `offtake_paths`, and seconds of compiling."""
-    compiler = importlib.import_module("cupy.cuda.nvrtc")
+    compiler = importlib.import_module("cupy.cuda").nvrtc
 
     begun = time.perf_counter()
     options = (*nvrtc.options(architecture, strict=strict), "-lineinfo")
@@ -194,7 +194,7 @@ def main() -> None:
         "--json", type=Path, metavar="FILE", help="write the results, and a table beside them"
     )
     given = parser.parse_args()
-    compiler = importlib.import_module("cupy.cuda.nvrtc")
+    compiler = importlib.import_module("cupy.cuda").nvrtc
 
     found = {"nvrtc": "{}.{}".format(*compiler.getVersion()), "kernels": measure()}
     print(table(found))

@@ -118,7 +118,10 @@ class Fake:
             runtime=runtime,
             nvrtc=nvrtc,
             nvtx=nvtx,
-            driver=SimpleNamespace(CUDADriverError=CUDADriverError),
+            driver=SimpleNamespace(
+                CUDADriverError=CUDADriverError,
+                occupancyMaxActiveBlocksPerMultiprocessor=lambda function, threads, shared: 2,
+            ),
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             function=SimpleNamespace(Module=lambda: _Module(self)),
             Device=lambda number=None: _Device(self, number),
@@ -177,7 +180,8 @@ class _Device(contextlib.AbstractContextManager):
         self._fake, self._number = fake, number
 
     def __enter__(self):
-        self._fake.used.append(self._number)
+        if self._number is not None:
+            self._fake.used.append(self._number)
         return self
 
     def __exit__(self, *error) -> None:
@@ -227,6 +231,7 @@ class _Module:
             sizes = (ctypes.c_uint * 2)(*grid[:2])
             self._library.host_launch(kernel, sizes, ctypes.c_uint(block[0]), pointers)
 
+        launch.ptr = kernel  # type: ignore[attr-defined]
         return launch
 
 

@@ -140,7 +140,7 @@ def test_the_tally_kernel_on_hard_values(cupy):
     gpu._functions["offtake_tally"]((rows, 2, 1), (256, 1, 1), given)
     assert gpu._table.counters.get()[1] == 0
     found, expected = TallyBuilder(rows, 0), TallyBuilder(rows, 0)
-    for row, sums in gpu._table.collect(cupy, gpu._functions["offtake_collect"]):
+    for row, sums in gpu._table.collect(gpu._functions["offtake_collect"], 256):
         found.add_sums([row], sums)
     for row in range(rows):
         for begin in range(0, lanes, MOST_LANES):

@@ -20,6 +20,7 @@ from .kernel import Kernel
 from .layout import NONE, Plan
 from .tally import BIN_BITS, BIN_MASK, MOST_LANES, RowSums, TallyBuilder
 
+# Threads of a block: as many as may have every register of a multiprocessor.
 THREADS = 256
 SMALLEST_LAUNCH = 256
 _FLYING = 2
@@ -41,12 +42,20 @@ _OPERATORS = ("<", "<=", ">", ">=")
 class Gpu:
     """A kernel loaded on a GPU, with the memory of its launches.
 
-    cupy: the library, imported. Raises MemoryError when not even the smallest launch fits; errors of the
-    device are CuPy's.
+    cupy: the library, imported; cubin: the kernel compiled for blocks of `threads`. Raises MemoryError when
+    not even the smallest launch fits; errors of the device are CuPy's.
     """
 
-    def __init__(self, cupy: Any, kernel: Kernel, cubin: bytes, number: int, launch_paths: int | None):
-        self._cupy, self._kernel, self._number = cupy, kernel, number
+    def __init__(
+        self,
+        cupy: Any,
+        kernel: Kernel,
+        cubin: bytes,
+        number: int,
+        launch_paths: int | None,
+        threads: int = THREADS,
+    ):
+        self._cupy, self._kernel, self._number, self._threads = cupy, kernel, number, threads
         with self._device():
             self._module = cupy.cuda.function.Module()
             self._module.load(cubin)
@@ -57,6 +66,7 @@ class Gpu:
             self._set_constant("tally", self._table.constant())
             self._rules, self._levels, self._hits = self._thresholds()
             self._slots = self._allocate(launch_paths)
+            self._settle()
 
     @property
     def launch_paths(self) -> int:
@@ -97,8 +107,9 @@ class Gpu:
                     todo.extendleft(reversed(_halved(summed)))
                     for first, _ in summed:
                         kept.pop(first, None)
-                    self._table.clear(self._cupy)
+                    self._table.clear()
                     self._hits.fill(0)
+                    self._settle()
                 else:
                     self._collect(builder)
                 summed.clear()
@@ -112,6 +123,10 @@ class Gpu:
     def _device(self) -> Iterator[None]:
         with self._cupy.cuda.Device(self._number):
             yield
+
+    def _settle(self) -> None:
+        """Waits for the device: launches have streams of their own, which wait for no other."""
+        self._cupy.cuda.Device().synchronize()
 
     def _free(self) -> int:
         return int(self._cupy.cuda.runtime.memGetInfo()[0])
@@ -145,8 +160,8 @@ class Gpu:
     def _allocate(self, wanted: int | None) -> list[_Slot]:
         """As many paths a launch as asked for, or as suit the memory; halved while memory is short."""
         rows = self._kernel.rows
-        fits = int(self._free() * _ROWS_SHARE) // (4 * rows * _FLYING)
-        paths = wanted or max(SMALLEST_LAUNCH, min(_MOST_PATHS, 1 << max(fits, 1).bit_length() - 1))
+        fits = min(int(self._free() * _ROWS_SHARE) // (4 * rows * _FLYING), _MOST_PATHS)
+        paths = wanted or max(SMALLEST_LAUNCH, fits // self._resident() * self._resident())
         while True:
             try:
                 return [_Slot(self._cupy, rows, paths) for _ in range(_FLYING)]
@@ -155,6 +170,14 @@ class Gpu:
                     message = f"{SMALLEST_LAUNCH} paths need {4 * rows * SMALLEST_LAUNCH * _FLYING:,} bytes"
                     raise MemoryError(f"{message}, and the GPU has fewer") from None
                 paths = max(SMALLEST_LAUNCH, paths // 2)
+
+    def _resident(self) -> int:
+        """Paths that the whole GPU runs at once: a launch of a multiple leaves no processor idle."""
+        driver, runtime = self._cupy.cuda.driver, self._cupy.cuda.runtime
+        function = self._functions["offtake_paths"]
+        blocks = driver.occupancyMaxActiveBlocksPerMultiprocessor(function.ptr, self._threads, 0)
+        processors = runtime.getDeviceProperties(self._number)["multiProcessorCount"]
+        return max(1, blocks) * processors * self._threads
 
     # Launching.
 
@@ -174,7 +197,7 @@ class Gpu:
 
     def _launch(self, slot: _Slot) -> None:
         first, lanes, rules = np.uint64(slot.first_path), np.uint32(slot.lanes), self._hits.size
-        blocks = -(-slot.lanes // THREADS)
+        blocks = -(-slot.lanes // self._threads)
         work = [
             ("offtake_paths", (blocks, 1, 1), (first, lanes, self._numbers[0], slot.rows)),
             (
@@ -187,7 +210,7 @@ class Gpu:
             given = slot.rows, lanes, self._rules, self._levels, self._hits
             work.append(("offtake_count", (rules, min(blocks, _COUNTING_BLOCKS), 1), given))
         for name, grid, arguments in work:
-            self._functions[name](grid, (THREADS, 1, 1), arguments, stream=slot.stream)
+            self._functions[name](grid, (self._threads, 1, 1), arguments, stream=slot.stream)
 
     @contextmanager
     def _range(self, name: str) -> Iterator[None]:
@@ -229,7 +252,8 @@ class Gpu:
     def _collect(self, builder: TallyBuilder) -> None:
         """Moves what the device has summed into the builder."""
         with self._range("offtake collect"):
-            found = self._table.collect(self._cupy, self._functions["offtake_collect"])
+            self._settle()
+            found = self._table.collect(self._functions["offtake_collect"], self._threads)
         rows = _tally_rows(self._kernel)
         for row, sums in found:
             builder.add_sums(rows[row], sums)
@@ -238,6 +262,7 @@ class Gpu:
             if isinstance(row, int):
                 builder.add_threshold(counter, next(hits))
         self._hits.fill(0)
+        self._settle()
 
     def _add_known(self, builder: TallyBuilder, first_path: int, paths: int) -> None:
         """Rows in which all paths have one value, known before any of them ran."""
@@ -270,45 +295,43 @@ class _Table:
     def __init__(self, cupy: Any, rows: int, most_bytes: int):
         wanted = min(rows * _SLOTS_A_ROW, most_bytes // _BYTES_A_SLOT)
         self.slots = 1 << max(wanted, _SMALLEST_TABLE * rows, 1024).bit_length()
-        self._rows = rows
+        self._cupy, self._rows = cupy, rows
         self._keys = cupy.empty(self.slots, np.uint64)
         self._sums = cupy.zeros(3 * self.slots, np.uint64)
         self.counters = cupy.zeros(2, np.uint32)
         self._extremes = cupy.empty(3 * rows, np.uint32)
         self._nonfinite = cupy.empty(2 * rows, np.uint64)
-        self.clear(cupy)
+        self.clear()
 
     def constant(self) -> np.ndarray:
         """The `tally` of the kernels: pointers, and the mask of a slot's number."""
         arrays = (self._keys, self._sums, self.counters, self._extremes, self._nonfinite)
         return np.array([*(array.data.ptr for array in arrays), self.slots - 1], np.uint64)
 
-    def clear(self, cupy: Any) -> None:
-        """Empty, ready for sums."""
+    def clear(self) -> None:
+        """Empty, ready for sums once the device has settled."""
         self._keys.fill(_NO_KEY)
         self._sums.fill(0)
-        self._reset(cupy)
+        self._reset()
 
-    def _reset(self, cupy: Any) -> None:
+    def _reset(self) -> None:
         self.counters.fill(0)
         self._extremes.set(np.tile(np.array([0xFFFFFFFF, 0, 0xFFFFFFFF], np.uint32), self._rows))
         self._nonfinite.set(np.tile(np.array([0, _NO_KEY], np.uint64), self._rows))
-        cupy.cuda.Device().synchronize()
 
-    def collect(self, cupy: Any, function: Any) -> list[tuple[int, RowSums]]:
-        """Sums by row of the device's rows, and the table empty again."""
-        cupy.cuda.Device().synchronize()
+    def collect(self, function: Any, threads: int) -> list[tuple[int, RowSums]]:
+        """Sums by row of the device's rows, and the table empty again; nothing may be in flight."""
         used = int(self.counters.get()[0])
-        keys, sums = cupy.empty(max(used, 1), np.uint64), cupy.empty(3 * max(used, 1), np.uint64)
-        count = cupy.zeros(1, np.uint32)
-        cupy.cuda.Device().synchronize()
-        function((_COLLECTING_BLOCKS, 1, 1), (THREADS, 1, 1), (keys, sums, count))
+        keys = self._cupy.empty(max(used, 1), np.uint64)
+        sums = self._cupy.empty(3 * max(used, 1), np.uint64)
+        count = self._cupy.zeros(1, np.uint32)
+        function((_COLLECTING_BLOCKS, 1, 1), (threads, 1, 1), (keys, sums, count))
         key = keys.get()[:used].astype(np.int64)
         order = np.argsort(key)
         key, columns = key[order], sums.get().astype(np.int64).reshape(-1, 3)[:used][order]
         extremes = _floats(self._extremes.get()).reshape(-1, 3)
         nonfinite = self._nonfinite.get().reshape(-1, 2)
-        self._reset(cupy)
+        self._reset()
         cuts = np.searchsorted(key, np.arange(self._rows + 1) << BIN_BITS)
         found = []
         for row in range(self._rows):

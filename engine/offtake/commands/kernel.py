@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import re
 import sys
 from collections.abc import Sequence
@@ -52,8 +53,7 @@ def _architecture(text: str) -> int:
 
 def _compile_log(source: str, architecture: int, *, strict: bool) -> str:
     try:
-        from cupy.cuda import nvrtc as compiler
-
+        compiler: Any = importlib.import_module("cupy.cuda").nvrtc
         compiler.getVersion()
     except (ImportError, RuntimeError) as error:
         message = f"no NVRTC to compile with ({error}); python -m pip install 'offtake[cuda13]'"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -77,25 +79,33 @@ class CudaDevice:
         return {"backend": self.name, **first, "kind": several + first["kind"]}
 
     def launch_paths(self, plan: Plan) -> int:
-        return self._open(plan)[0].launch_paths
+        with self._explained():
+            return self._open(plan)[0].launch_paths
 
     def run(self, plan: Plan, first_path: int, paths: int, keep: int) -> tuple[Tally, Kept | None]:
-        try:
+        with self._explained():
             gpus = self._open(plan)
             shares = _shares(first_path, paths, keep, len(gpus))
             with ThreadPoolExecutor(len(gpus)) as pool:
                 done = list(pool.map(lambda gpu, share: _run(gpu, plan, *share), gpus, shares))
-        except MemoryError as error:
-            raise DeviceError(f"device=cuda: {error}; use a smaller portfolio, or device=numpy") from None
-        except (self._cupy.cuda.runtime.CUDARuntimeError, self._cupy.cuda.driver.CUDADriverError) as error:
-            raise DeviceError(
-                f"device=cuda: the GPU failed ({error}); nothing of this unit was kept"
-            ) from None
         builder = done[0][0]
         for other, _ in done[1:]:
             builder.absorb(other.build(0))
         whole = [kept for _, parts in done for kept in parts]
         return builder.build(paths), Kept.join(whole) if whole else None
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """What the device raises, as an error of ours."""
+        cuda = self._cupy.cuda
+        try:
+            yield
+        except MemoryError as error:
+            raise DeviceError(f"device=cuda: {error}; use a smaller portfolio, or device=numpy") from None
+        except (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError) as error:
+            raise DeviceError(
+                f"device=cuda: the GPU failed ({error}); nothing of this unit was kept"
+            ) from None
 
     def _open(self, plan: Plan) -> list[Gpu]:
         """The GPUs with this plan's kernel."""

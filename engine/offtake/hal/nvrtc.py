@@ -31,17 +31,10 @@ class Compiled:
     log: str
 
 
-def options(architecture: int, *, strict: bool) -> tuple[str, ...]:
-    """NVRTC's options for a compute capability (90 for 9.0)."""
-    chosen = _EXACT if strict else _FAST
-    return (
-        "--std=c++17",
-        f"-arch=sm_{architecture}",
-        *chosen,
-        f"-DOFFTAKE_THREADS={THREADS}",
-        "-Xptxas",
-        "-v",
-    )
+def options(architecture: int, *, strict: bool, threads: int = THREADS) -> tuple[str, ...]:
+    """NVRTC's options for a compute capability (90 for 9.0) and blocks of so many threads."""
+    chosen = (*(_EXACT if strict else _FAST), f"-DOFFTAKE_THREADS={threads}")
+    return ("--std=c++17", f"-arch=sm_{architecture}", *chosen, "-Xptxas", "-v")
 
 
 def compile_source(nvrtc: Any, source: str, given: tuple[str, ...]) -> Compiled:
@@ -60,9 +53,9 @@ def compile_source(nvrtc: Any, source: str, given: tuple[str, ...]) -> Compiled:
         nvrtc.destroyProgram(program)
 
 
-def cubin(nvrtc: Any, source: str, architecture: int, *, strict: bool) -> bytes:
+def cubin(nvrtc: Any, source: str, architecture: int, *, strict: bool, threads: int = THREADS) -> bytes:
     """Machine code for a compute capability, from the cache where it is there and whole."""
-    given = options(supported(nvrtc, architecture), strict=strict)
+    given = options(supported(nvrtc, architecture), strict=strict, threads=threads)
     version = "{}.{}".format(*nvrtc.getVersion())
     key = hashlib.sha256("\n".join([version, *given, source]).encode()).hexdigest()
     file = cache_folder() / f"{key}.cubin"
