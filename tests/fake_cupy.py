@@ -99,6 +99,7 @@ class Fake:
             getDeviceProperties=self._properties,
             memGetInfo=lambda: (self.memory - self.taken, self.memory),
             driverGetVersion=lambda: 13000,
+            deviceGetAttribute=lambda attribute, number: {13: 1_755_000}[attribute],
             memcpyHostToDevice=1,
             memcpy=lambda to, of, size, kind: ctypes.memmove(to, of, size),
         )
