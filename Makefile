@@ -36,6 +36,9 @@ bench: $(VENV)/.dev
 lock:
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links --no-annotate --custom-compile-command "make lock" -q -o requirements/run.txt
+	for extra in cuda12 cuda13; do uv pip compile pyproject.toml --extra $$extra --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate \
+	  --custom-compile-command "make lock" -q -o requirements/$$extra.txt || exit 1; done
 	uv pip compile pyproject.toml requirements/build.in --extra dev --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate \
 	  --custom-compile-command "make lock" -q -o requirements/dev.txt

@@ -101,7 +101,7 @@ def _launch_seconds(gpu: Gpu, cupy: Any) -> float:
 
 
 def bound(name: str, arithmetic: str) -> float | None:
-    """Paths a second if the GPU started an instruction in every slot, by the count for sm_90; see kernel.md."""
+    """Paths a second if the GPU started an instruction in every slot, by the count in kernel.md."""
     cupy = importlib.import_module("cupy")
     properties = cupy.cuda.runtime.getDeviceProperties(0)
     results = Path(__file__).parent / "results" / "kernel.json"

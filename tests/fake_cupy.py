@@ -77,7 +77,7 @@ class Array(np.ndarray):
 
     @property
     def data(self):  # type: ignore[override]
-        return SimpleNamespace(ptr=self.ctypes.data)
+        return SimpleNamespace(ptr=self.ctypes.data, memset=lambda byte, size: self.view(np.uint8).fill(byte))
 
 
 class Fake:

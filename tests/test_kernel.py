@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import inspect
 import re
 import shutil
 import tempfile
@@ -21,6 +22,7 @@ from offtake_kernels import path_numpy
 from offtake_kernels.graph import LANES, Graph, Value
 from offtake_kernels.kernel import Kernel, print_kernel
 from offtake_kernels.layout import Plan
+from offtake_kernels.model import pay
 from offtake_kernels.ops_graph import GraphOps
 from offtake_kernels.source import Cell, Numbers, Statements, Store
 
@@ -203,3 +205,24 @@ void offtake_count(float*, unsigned, int*, float*, u64*) {}
     found = library.contracted(*(ctypes.c_float(x) for x in (a, a, -1.0)))
     assert found == np.float32(a) * np.float32(a) - np.float32(1)
     assert found != a * a - 1
+
+
+def standby(ops, leg, numbers, drawn, state, quarter):
+    """A rate for each quarter in service, whatever is delivered."""
+    return state, {"spend": numbers["per_gw_quarter"] * quarter.delivery["service"]}
+
+
+def test_a_leg_reaches_the_kernel_without_a_line_for_it(monkeypatch):
+    plan = _plan(pays={"space": {"kind": "hosting", "per_gw_year": 2.0}}, term=3)
+    before = print_kernel(plan).source
+    monkeypatch.setitem(pay._LEGS, "hosting", standby)
+    after = print_kernel(plan).source
+    added = [line.strip() for line in after.splitlines() if line not in before.splitlines()]
+    assert any("g0_service" in line for line in added)
+    page = (Path(__file__).parent.parent / "ARCHITECTURE.md").read_text()
+    shown = re.search(r"```c\n(.*?)```", page, re.DOTALL)
+    assert shown is not None
+    assert all(line.strip() in after for line in shown[1].splitlines()), added
+    assert inspect.getsource(standby).strip() in page
+    if shutil.which("g++"):
+        assert_same_bits(plan)

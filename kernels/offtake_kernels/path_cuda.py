@@ -108,7 +108,7 @@ class Gpu:
                     for first, _ in summed:
                         kept.pop(first, None)
                     self._table.clear()
-                    self._hits.fill(0)
+                    _fill(self._hits, 0)
                     self._settle()
                 else:
                     self._collect(builder)
@@ -261,7 +261,7 @@ class Gpu:
         for counter, row, *_ in _rules(self._kernel):
             if isinstance(row, int):
                 builder.add_threshold(counter, next(hits))
-        self._hits.fill(0)
+        _fill(self._hits, 0)
         self._settle()
 
     def _add_known(self, builder: TallyBuilder, first_path: int, paths: int) -> None:
@@ -310,12 +310,12 @@ class _Table:
 
     def clear(self) -> None:
         """Empty, ready for sums once the device has settled."""
-        self._keys.fill(_NO_KEY)
-        self._sums.fill(0)
+        _fill(self._keys, 0xFF)
+        _fill(self._sums, 0)
         self._reset()
 
     def _reset(self) -> None:
-        self.counters.fill(0)
+        _fill(self.counters, 0)
         self._extremes.set(np.tile(np.array([0xFFFFFFFF, 0, 0xFFFFFFFF], np.uint32), self._rows))
         self._nonfinite.set(np.tile(np.array([0, _NO_KEY], np.uint64), self._rows))
 
@@ -343,6 +343,11 @@ class _Table:
                 bins = key[part] & BIN_MASK
                 found.append((row, RowSums(bins, n, low, low2, least, most, least_nonnegative, *bad)))
         return found
+
+
+def _fill(array: Any, byte: int) -> None:
+    """Sets every byte of a device's array; CuPy's own fill would compile a kernel."""
+    array.data.memset(byte, array.nbytes)
 
 
 def _cut(first_path: int, paths: int, size: int) -> list[tuple[int, int]]:
