@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 EXAMPLE = Path(__file__).parent / "data" / "example.yaml"
 DEMO = ["portfolio=demo", "world=demo"]
 BACKENDS = [
-    {"backend": "cuda", "usable": False, "reason": "no driver", "devices": []},
+    {"backend": "cuda", "usable": False, "reason": "no cupy; try [cuda13]", "devices": []},
     {
         "backend": "numpy",
         "usable": True,
@@ -392,7 +392,7 @@ def test_show(simulator, capsys):
 def test_devices(simulator, capsys):
     assert cli.main(["devices"]) == 0
     assert [line.rstrip() for line in capsys.readouterr().out.splitlines()[1:]] == [
-        "cuda     no      no driver",
+        "cuda     no      no cupy; try [cuda13]",
         "numpy    yes     cpu, cores 2, numpy 2.0",
     ]
     assert cli.main(["devices", "--json"]) == 0

@@ -633,7 +633,7 @@ def test_receipts_name_known_deals_and_factors_and_do_not_expire_before_the_star
         ("study=3", "study: no study is named '3'; there are: large, quick, standard"),
         ("device=abacus", "device: no device is named 'abacus'; there are: auto, cuda, jax, null, numpy"),
         ("study.thresholds.9.level=1", "study.thresholds.9: no such item; items are 0 to 3"),
-        ("study.seed=1,2", "study.seed: several values at once; a sweep needs -m"),
+        ("study.seed=1,2", "study.seed: several values at once; a list is [a, b], a sweep needs -m"),
         ("portfoliio=openai", "portfoliio: unknown key; did you mean 'portfolio'?"),
         ("announced=maybe", "announced: must be true or false, not the text 'maybe'"),
     ],

@@ -120,12 +120,14 @@ def devices(arguments: Sequence[str]) -> int:
         print(json.dumps(found, allow_nan=False))
         return 0
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("backend", "usable", "device", box=None, pad_edge=False)
     for backend in found:
         usable = "yes" if backend["usable"] else "no"
-        table.add_row(backend["backend"], usable, backend["reason"] or _described(backend["devices"]))
+        said = backend["reason"] or _described(backend["devices"])
+        table.add_row(backend["backend"], usable, escape(said))
     Console().print(table)
     return 0
 
