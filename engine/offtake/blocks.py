@@ -1,7 +1,7 @@
 """How a study is cut: canonical blocks of paths, gathered into units that are checkpointed, retried and
 distributed.
 
-Neither depends on the device or the workers; the answer depends on neither.
+How many paths a unit holds depends on their number and on the kind of device; the answer does not.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 BLOCK_PATHS = 65_536
-_MOST_UNITS = 64
+MOST_UNITS = 64
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Unit:
     paths: int
 
 
-def cut(first_path: int, last_path: int) -> Iterator[Unit]:
-    """Units of the paths first_path … last_path - 1: whole blocks, at most 64 units."""
+def cut(first_path: int, last_path: int, most: int = MOST_UNITS) -> Iterator[Unit]:
+    """Units of the paths first_path … last_path - 1: whole blocks, at most `most` units."""
     blocks = -(-(last_path - first_path) // BLOCK_PATHS)
-    size = max(1, -(-blocks // _MOST_UNITS)) * BLOCK_PATHS
+    size = max(1, -(-blocks // most)) * BLOCK_PATHS
     for begin in range(first_path, last_path, size):
         yield Unit(begin, min(size, last_path - begin))

@@ -24,7 +24,7 @@ from offtake.checkpoints import BlockStore, write_manifest
 from offtake.compile import Compiled, compile_study
 from offtake.errors import InputError, Mistake, NumericalError, StoppedError
 from offtake.executors import Finished, run_units
-from offtake.hal import open_device, settle
+from offtake.hal import backend_class, open_device, settle
 from offtake.previous import finished_before
 from offtake.progress import Progress, tracking
 from offtake.results import Result
@@ -110,7 +110,7 @@ def _run(
     folder = store.folder if store else None
     try:
         for target in targets(study):
-            units = list(cut(collected.target, target))
+            units = list(cut(collected.target, target, backend_class(choice.name).most_units))
             collected.target = target
             progress.total(target)
             for finished in _finish(study, compiled, choice, units, store):
@@ -248,7 +248,6 @@ def estimate(study: Study) -> dict[str, Any]:
     compiled = compile_study(study)
     plan = compiled.plan
     paths = study.study.until.max_paths if study.study.until else study.study.paths
-    units = list(cut(0, paths))
     seconds = _estimated_seconds(study, compiled, paths)
     launch = min(open_device(settle(study.device, seconds)).launch_paths(plan), paths)
     values = len(plan.quarter_series) * plan.quarters + len(plan.path_series)

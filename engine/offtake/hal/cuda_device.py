@@ -28,6 +28,7 @@ class CudaDevice:
     """GPUs side by side, each with a share of the paths."""
 
     name: ClassVar[str] = "cuda"
+    most_units: ClassVar[int] = 8
 
     def __init__(self, choice: DeviceChoice) -> None:
         import cupy

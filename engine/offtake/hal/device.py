@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Protocol
 
+from offtake.blocks import MOST_UNITS
 from offtake.study import DeviceChoice
 from offtake_kernels.kept import Kept
 from offtake_kernels.layout import Plan
@@ -16,6 +17,8 @@ class Device(Protocol):
     """
 
     name: ClassVar[str]
+    # Units that a study is worth: a unit's tally is merged on the host, whatever the device's speed.
+    most_units: ClassVar[int] = MOST_UNITS
 
     def __init__(self, choice: DeviceChoice) -> None: ...
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from offtake.blocks import MOST_UNITS
 from offtake.errors import DeviceError
 from offtake.hal.launches import run_launches
 from offtake.hal.numpy_device import processor
@@ -25,6 +26,7 @@ class JaxDevice:
     """One device of JAX's; on a CPU, a thread for each core. Nothing of JAX's configuration is changed."""
 
     name: ClassVar[str] = "jax"
+    most_units: ClassVar[int] = MOST_UNITS
 
     def __init__(self, choice: DeviceChoice) -> None:
         import jax

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from offtake.blocks import MOST_UNITS
 from offtake.hal.launches import run_launches
 from offtake.study import DeviceChoice
 from offtake_kernels.kept import Kept
@@ -20,6 +21,7 @@ class NullDevice:
     """Records zeros."""
 
     name: ClassVar[str] = "null"
+    most_units: ClassVar[int] = MOST_UNITS
 
     def __init__(self, choice: DeviceChoice) -> None:
         self._launch = min(choice.launch_paths or MOST_LANES, MOST_LANES)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from offtake.blocks import MOST_UNITS
 from offtake.hal.launches import run_launches
 from offtake.study import DeviceChoice
 from offtake_kernels import path_numpy, walk
@@ -21,6 +22,7 @@ class NumpyDevice:
     """numpy in blocks of lanes; strict by nature, so `arithmetic: fast` gives the same bits."""
 
     name: ClassVar[str] = "numpy"
+    most_units: ClassVar[int] = MOST_UNITS
 
     def __init__(self, choice: DeviceChoice) -> None:
         self._launch = min(choice.launch_paths or MOST_LANES, MOST_LANES)
