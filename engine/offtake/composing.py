@@ -222,7 +222,12 @@ def _parse_overrides(
             continue
         if override.is_sweep_override():
             composition.mistakes.append(
-                Mistake(COMMAND_LINE, override.key_or_group, "several values at once", "a list is [a, b], a sweep needs -m")
+                Mistake(
+                    COMMAND_LINE,
+                    override.key_or_group,
+                    "several values at once",
+                    "a list is [a, b], a sweep needs -m",
+                )
             )
         elif not override.is_hydra_override():
             parsed.append(_group_choice(composition, repository, override))

@@ -64,8 +64,9 @@ def run(
     """
     choice = _choice(study, device)
     compiled = compile_study(study)
-    _refuse_endless(study, compiled, force)
-    choice = settle(choice, _estimated_seconds(study, compiled, study.study.paths))
+    seconds = _numpy_seconds(study, compiled, study.study.paths)
+    choice = settle(choice, seconds)
+    _refuse_endless(study, seconds / backend_class(choice.name).numpy_cores, force)
     manifest = _manifest(study, choice)
     text = config_yaml(study)
     with ExitStack() as stack:
@@ -244,37 +245,39 @@ def _refuse_nonfinite(summary: Summary, folder: Path | None, manifest: dict[str,
 
 
 def estimate(study: Study) -> dict[str, Any]:
-    """Blocks, rows, memory (GiB) and time (seconds, one worker's measured cost) that a study will take."""
+    """Blocks, rows, memory (GiB) and time (seconds, from what numpy was measured to need) of a study."""
     compiled = compile_study(study)
     plan = compiled.plan
     paths = study.study.until.max_paths if study.study.until else study.study.paths
-    seconds = _estimated_seconds(study, compiled, paths)
-    launch = min(open_device(settle(study.device, seconds)).launch_paths(plan), paths)
+    seconds = _numpy_seconds(study, compiled, paths)
+    choice = settle(study.device, seconds)
+    backend = backend_class(choice.name)
+    launch = min(open_device(choice).launch_paths(plan), paths)
     values = len(plan.quarter_series) * plan.quarters + len(plan.path_series)
     states = 12 * len(plan.deal_names) + 4 * len(plan.world.names) + 30 + len(plan.quarter_series)
     return {
         "paths": paths,
         "blocks": -(-paths // BLOCK_PATHS),
         "block_paths": min(BLOCK_PATHS, paths),
-        "units": len(units),
+        "units": len(list(cut(0, paths, backend.most_units))),
         "launch_paths": launch,
         "recorded_values": values,
         "memory_gib": round((launch * states * 4 + plan.rows * _BINS_PER_ROW * _BYTES_PER_BIN) / 2**30, 3),
-        "seconds": round(seconds, 1),
+        "seconds": round(seconds / backend.numpy_cores, 1),
     }
 
 
-def _estimated_seconds(study: Study, compiled: Compiled, paths: int) -> float:
+def _numpy_seconds(study: Study, compiled: Compiled, paths: int) -> float:
+    """What numpy would need on the study's workers."""
     plan = compiled.plan
     recorded = len(plan.quarter_series) * _SECONDS_PER_RECORDED
     stages = len(plan.groups) * _SECONDS_PER_GROUP + len(plan.series_crc) * _SECONDS_PER_DRAW
     return paths * plan.quarters * (recorded + stages) / study.executor.workers
 
 
-def _refuse_endless(study: Study, compiled: Compiled, force: bool) -> None:
-    seconds = _estimated_seconds(study, compiled, study.study.paths)
+def _refuse_endless(study: Study, seconds: float, force: bool) -> None:
     if seconds > _LONGEST_SECONDS and not force:
-        message = f"about {seconds / 3600:,.0f} hours on one core for {study.study.paths:,} paths"
+        message = f"about {seconds / 3600:,.0f} hours for {study.study.paths:,} paths"
         raise InputError([Mistake("study", "study.paths", message, "force=true runs it all the same")])
 
 

@@ -29,6 +29,7 @@ class CudaDevice:
 
     name: ClassVar[str] = "cuda"
     most_units: ClassVar[int] = 8
+    numpy_cores: ClassVar[float] = 500.0  # by instruction count
 
     def __init__(self, choice: DeviceChoice) -> None:
         import cupy

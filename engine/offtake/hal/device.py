@@ -19,6 +19,8 @@ class Device(Protocol):
     name: ClassVar[str]
     # Units that a study is worth: a unit's tally is merged on the host, whatever the device's speed.
     most_units: ClassVar[int] = MOST_UNITS
+    # Cores of numpy that it is worth, roughly: for estimates.
+    numpy_cores: ClassVar[float] = 1.0
 
     def __init__(self, choice: DeviceChoice) -> None: ...
 

@@ -27,6 +27,7 @@ class JaxDevice:
 
     name: ClassVar[str] = "jax"
     most_units: ClassVar[int] = MOST_UNITS
+    numpy_cores: ClassVar[float] = 2.0
 
     def __init__(self, choice: DeviceChoice) -> None:
         import jax

@@ -22,6 +22,7 @@ class NullDevice:
 
     name: ClassVar[str] = "null"
     most_units: ClassVar[int] = MOST_UNITS
+    numpy_cores: ClassVar[float] = 100.0
 
     def __init__(self, choice: DeviceChoice) -> None:
         self._launch = min(choice.launch_paths or MOST_LANES, MOST_LANES)

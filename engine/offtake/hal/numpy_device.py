@@ -23,6 +23,7 @@ class NumpyDevice:
 
     name: ClassVar[str] = "numpy"
     most_units: ClassVar[int] = MOST_UNITS
+    numpy_cores: ClassVar[float] = 1.0
 
     def __init__(self, choice: DeviceChoice) -> None:
         self._launch = min(choice.launch_paths or MOST_LANES, MOST_LANES)
