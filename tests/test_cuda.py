@@ -311,3 +311,14 @@ def test_a_whole_study_runs_on_it(cupy, tmp_path):
     found = offtake.run(study, device="cuda", out=tmp_path / "run")
     assert found.summary_hash == offtake.run(study, device="numpy").summary_hash
     assert found.manifest["backend"] == "cuda"
+
+
+def test_auto_says_in_a_line_why_it_passes_over_a_gpu(cupy, caplog):
+    cupy.driver_fault = "cudaErrorInsufficientDriver: CUDA driver version is insufficient"
+    assert hal.settle(DeviceChoice(), 1.0).name == "numpy"
+    assert not caplog.messages
+    hal.settle(DeviceChoice(), 1e9)
+    (line,) = caplog.messages
+    assert line.startswith("device=auto passes over cuda: no Nvidia driver")
+    cupy.driver_fault = ""
+    assert hal.settle(DeviceChoice(), 1e9).name == "cuda"

@@ -5,6 +5,8 @@ chosen.
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import logging
 from typing import Any
 
 from offtake.errors import DeviceError
@@ -17,8 +19,11 @@ BACKENDS: dict[str, str] = {
     "numpy": "offtake.hal.numpy_device:NumpyDevice",
     "null": "offtake.hal.null_device:NullDevice",
 }
-# `auto` takes the first that is usable.
-PREFERENCE = ("cuda", "jax", "numpy")
+# `auto` takes the first that is usable, or numpy.
+PREFERENCE = ("cuda", "jax")
+# Who has the library may wonder why its device is not taken.
+_LIBRARIES = {"cuda": "cupy", "jax": "jax"}
+_LOG = logging.getLogger(__name__)
 # Seconds of numpy on one core that are worth the time a compiler takes first. Bits are the same either way.
 _WORTH_COMPILING = 60.0
 
@@ -35,10 +40,12 @@ def settle(choice: DeviceChoice, seconds: float) -> DeviceChoice:
     """The choice with `auto` replaced by the best usable backend for a study that takes numpy `seconds`."""
     if choice.name != "auto":
         return choice
-    for name in PREFERENCE:
-        worth = name == "numpy" or seconds >= _WORTH_COMPILING
-        if worth and name in BACKENDS and backend_class(name).unusable() is None:
+    for name in PREFERENCE if seconds >= _WORTH_COMPILING else ():
+        reason = backend_class(name).unusable()
+        if reason is None:
             return choice.model_copy(update={"name": name})
+        if importlib.util.find_spec(_LIBRARIES[name]) is not None:
+            _LOG.warning("device=auto passes over %s: %s", name, reason)
     return choice.model_copy(update={"name": "numpy"})
 
 
