@@ -7,6 +7,7 @@ import inspect
 import re
 import shutil
 import tempfile
+from importlib.resources import files
 from pathlib import Path
 
 import fake_cupy
@@ -183,28 +184,46 @@ def test_a_store_waits_for_the_last_reader_of_what_it_replaces():
     assert text.index("state[k] = ") > text.index("= state[0];")
 
 
-@needs_compiler
-def test_the_host_compiler_does_not_contract():
-    source = """
-extern "C" void offtake_unused() {}
-enum { OFFTAKE = 1 };
-typedef unsigned long long u64;
-float offtake_product(float a, float b, float c) { return a * b + c; }
-extern "C" float contracted(float a, float b, float c) { return offtake_product(a, b, c); }
+def _library(source: str, *flags: str) -> ctypes.CDLL:
+    """Functions compiled as a kernel is, with kernels that do nothing."""
+    kernels = """
 void offtake_paths(u64, unsigned, float*, float*) {}
 void offtake_tally(float*, unsigned, u64) {}
 void offtake_collect(u64*, u64*, unsigned*) {}
 void offtake_count(float*, unsigned, int*, float*, u64*) {}
 """
+    prelude = files("offtake_kernels").joinpath("cuda", "prelude.cuh").read_text()
     with tempfile.NamedTemporaryFile(suffix=".so") as file:
-        file.write(fake_cupy.build(source, ("-O1", "-march=native")))
+        file.write(fake_cupy.build(prelude + source + kernels, ("-O1", "-DOFFTAKE_FAST=0", *flags)))
         file.flush()
-        library = ctypes.CDLL(file.name)
-    library.contracted.restype = ctypes.c_float
+        return ctypes.CDLL(file.name)
+
+
+@needs_compiler
+def test_the_host_compiler_does_not_contract():
+    source = 'extern "C" float contracted(float a, float b, float c) { return a * b + c; }'
+    contracted = _library(source, "-march=native").contracted
+    contracted.restype = ctypes.c_float
     a = 1 + 2**-12
-    found = library.contracted(*(ctypes.c_float(x) for x in (a, a, -1.0)))
+    found = contracted(*(ctypes.c_float(x) for x in (a, a, -1.0)))
     assert found == np.float32(a) * np.float32(a) - np.float32(1)
     assert found != a * a - 1
+
+
+@needs_compiler
+def test_a_nan_stays_one_in_minimum_and_maximum():
+    source = """
+extern "C" float smaller(float a, float b) { return least(a, b); }
+extern "C" float larger(float a, float b) { return most(a, b); }
+"""
+    library = _library(source)
+    for name, expected in (("smaller", np.minimum), ("larger", np.maximum)):
+        function = getattr(library, name)
+        function.restype = ctypes.c_float
+        for a in (1.0, -2.0, np.inf, np.nan):
+            for b in (1.0, 3.0, -np.inf, np.nan):
+                found = function(ctypes.c_float(a), ctypes.c_float(b))
+                np.testing.assert_equal(found, float(expected(np.float32(a), np.float32(b))))
 
 
 def standby(ops, leg, numbers, drawn, state, quarter):

@@ -105,8 +105,6 @@ class Gpu:
                 land(len(flying))
                 if short or self._table.counters.get()[1]:
                     todo.extendleft(reversed(_halved(summed)))
-                    for first, _ in summed:
-                        kept.pop(first, None)
                     self._table.clear()
                     _fill(self._hits, 0)
                     self._settle()
