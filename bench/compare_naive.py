@@ -28,7 +28,7 @@ import numpy as np
 
 import offtake
 from offtake.compile import compile_study
-from offtake.hal.numpy_device import processor
+from offtake.hal.host import processor
 from offtake_kernels import path_numpy, walk
 from offtake_kernels.tally import TallyBuilder
 

@@ -64,8 +64,9 @@ def run(
     """
     choice = _choice(study, device)
     compiled = compile_study(study)
-    _refuse_endless(study, compiled, force)
-    choice = settle(choice, _estimated_seconds(study, compiled, study.study.paths))
+    seconds = _estimated_seconds(study, compiled, study.study.paths)
+    _refuse_endless(study, seconds, force)
+    choice = settle(choice, seconds)
     manifest = _manifest(study, choice)
     text = config_yaml(study)
     with ExitStack() as stack:
@@ -272,8 +273,7 @@ def _estimated_seconds(study: Study, compiled: Compiled, paths: int) -> float:
     return paths * plan.quarters * (recorded + stages) / study.executor.workers
 
 
-def _refuse_endless(study: Study, compiled: Compiled, force: bool) -> None:
-    seconds = _estimated_seconds(study, compiled, study.study.paths)
+def _refuse_endless(study: Study, seconds: float, force: bool) -> None:
     if seconds > _LONGEST_SECONDS and not force:
         message = f"about {seconds / 3600:,.0f} hours on one core for {study.study.paths:,} paths"
         raise InputError([Mistake("study", "study.paths", message, "force=true runs it all the same")])

@@ -16,7 +16,6 @@ from .program_jax import Executable
 from .trees import leaves, transform
 
 _LANES = 16_384
-_PATH_MASK = 0xFFFFFFFF
 _NO_NUMBERS = np.zeros(0, np.float32)
 
 
@@ -119,9 +118,8 @@ class Tile:
 
     def __init__(self, recipe: Recipe, first_path: int, wanted: int):
         plan, lanes = recipe.plan, recipe.lanes
-        path = np.uint64(first_path) + np.arange(lanes, dtype=np.uint64)
         self._recipe, self._lanes, self._wanted = recipe, lanes, wanted
-        halves = (path >> np.uint64(32), path & np.uint64(_PATH_MASK))
+        halves = np.broadcast_arrays(*philox.split_paths(first_path, lanes))
         self._path = [jax.device_put(half.astype(np.uint32), recipe.device) for half in halves]
         zero = jax.device_put(np.zeros(lanes, np.float32), recipe.device)
         begun = recipe.begin([*self._path, zero], _NO_NUMBERS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 import platform
 from functools import partial
 from typing import Any, ClassVar
@@ -12,8 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from offtake.errors import DeviceError
+from offtake.hal.host import cores, processor
 from offtake.hal.launches import run_launches
-from offtake.hal.numpy_device import processor
 from offtake.study import DeviceChoice
 from offtake_kernels import walk
 from offtake_kernels.kept import Kept
@@ -35,7 +34,7 @@ class JaxDevice:
             raise DeviceError(f"device.index={index}: JAX has {len(devices)} here, from 0")
         self._device = devices[index]
         self._strict = choice.arithmetic == "strict"
-        self._threads = choice.threads or (_cores() if self._device.platform == "cpu" else 1)
+        self._threads = choice.threads or (cores() if self._device.platform == "cpu" else 1)
         share = -(-MOST_LANES // self._threads)
         self._launch = min(choice.launch_paths or share, MOST_LANES)
         self._recipe: Any = None
@@ -71,11 +70,6 @@ class JaxDevice:
             self._recipe = path_jax.Recipe(plan, self._device, strict=self._strict)
         launch = partial(walk.run, self._recipe)
         return run_launches(plan, first_path, paths, keep, self._launch, launch, self._threads)
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _described(device: Any) -> dict[str, Any]:
