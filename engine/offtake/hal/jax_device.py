@@ -19,9 +19,16 @@ from offtake_kernels.kept import Kept
 from offtake_kernels.layout import Plan
 from offtake_kernels.tally import MOST_LANES, Tally
 
+# Paths that a CPU device takes at a time: its arrays lie in the cache.
+_CPU_LANES = 16_384
+# Runs of a row that an accelerator hands over, of those that it has in a quarter.
+_RUNS = 2_048
+
 
 class JaxDevice:
-    """One device of JAX's; on a CPU, a thread for each core. Nothing of JAX's configuration is changed."""
+    """JAX's devices of the default platform, or the one that the choice names; on CPU also threads, one for
+    each core. Nothing of JAX's configuration is changed.
+    """
 
     name: ClassVar[str] = "jax"
 
@@ -29,14 +36,17 @@ class JaxDevice:
         import jax
 
         devices = jax.devices()
-        index = choice.index or 0
-        if index >= len(devices):
-            raise DeviceError(f"device.index={index}: JAX has {len(devices)} here, from 0")
-        self._device = devices[index]
+        if choice.index is not None:
+            if choice.index >= len(devices):
+                raise DeviceError(f"device.index={choice.index}: JAX has {len(devices)} here, from 0")
+            devices = [devices[choice.index]]
+        self._devices = devices
         self._strict = choice.arithmetic == "strict"
-        self._threads = choice.threads or (cores() if self._device.platform == "cpu" else 1)
+        on_cpu = devices[0].platform == "cpu"
+        self._threads = choice.threads or (max(1, cores() // len(devices)) if on_cpu else 1)
         share = -(-MOST_LANES // self._threads)
         self._launch = min(choice.launch_paths or share, MOST_LANES)
+        self._on_host = tallied_on_host(devices[0].platform)
         self._recipe: Any = None
 
     @classmethod
@@ -58,18 +68,37 @@ class JaxDevice:
         return [_described(device) for device in jax.devices()]
 
     def describe(self) -> dict[str, Any]:
-        return {"backend": self.name, **_described(self._device)}
+        described = _described(self._devices[0])
+        if len(self._devices) > 1:
+            described["kind"] = f"{len(self._devices)} x {described['kind']}"
+        return {"backend": self.name, **described}
 
     def launch_paths(self, plan: Plan) -> int:
         return self._launch
 
     def run(self, plan: Plan, first_path: int, paths: int, keep: int) -> tuple[Tally, Kept | None]:
-        from offtake_kernels import path_jax
+        from offtake_kernels import tally_jax
 
         if self._recipe is None or self._recipe.plan is not plan:
-            self._recipe = path_jax.Recipe(plan, self._device, strict=self._strict)
-        launch = partial(walk.run, self._recipe)
+            self._recipe = self._compiled(plan)
+        launch = partial(walk.run if self._on_host else tally_jax.run, self._recipe)
         return run_launches(plan, first_path, paths, keep, self._launch, launch, self._threads)
+
+    def _compiled(self, plan: Plan) -> Any:
+        from offtake_kernels import path_jax
+        from offtake_kernels.placement import Placement
+
+        # Each device has the same share of a tile.
+        share = _CPU_LANES if self._on_host else -(-self._launch // len(self._devices))
+        lanes = share * len(self._devices)
+        runs = None if self._on_host else _RUNS
+        recipe = path_jax.Recipe(plan, Placement(self._devices), strict=self._strict, lanes=lanes, runs=runs)
+        return recipe.compile()
+
+
+def tallied_on_host(platform: str) -> bool:
+    """Whether recorded rows are tallied by numpy: on a CPU that is faster than sorting with XLA."""
+    return platform == "cpu"
 
 
 def _described(device: Any) -> dict[str, Any]:
