@@ -73,7 +73,7 @@ class DeviceChoice(Terms):
     arithmetic: Literal["strict", "fast"] = "strict"
     """strict gives the same bits on every backend; fast allows fused multiply-add."""
     index: NonNegativeWhole | None = None
-    """Which device of its kind; null for the first."""
+    """Which device of its kind; null for the first, with jax for all."""
     launch_paths: PositiveWhole | None = None
     """Paths held at once: memory only, never the answer. null chooses."""
     threads: PositiveWhole | None = None
