@@ -29,8 +29,8 @@ def _on_host(values: np.ndarray) -> str:
     return builder.build(values.shape[1]).digest()
 
 
-def _on_device(values: np.ndarray, paths: int, runs: int) -> tuple[str, np.ndarray]:
-    """(digest, heads of each row: runs, not finite, extremes)."""
+def _on_device(values: np.ndarray, paths: int, runs: int, fetched: bool = True) -> tuple[str, np.ndarray]:
+    """(digest, heads of each row: runs, not finite, extremes); without `fetched` no values are to be had."""
     import jax
 
     from offtake_kernels import tally_jax
@@ -40,7 +40,8 @@ def _on_device(values: np.ndarray, paths: int, runs: int) -> tuple[str, np.ndarr
     heads, found = (np.asarray(part) for part in histograms(values, paths))
     builder = TallyBuilder(len(values), 0)
     for row in range(len(values)):
-        tally_jax.add_row(builder, [row], values[row], heads[row], found[row], FIRST_PATH, paths)
+        source = values if fetched else None
+        tally_jax.add_row(builder, [row], source, row, (heads, found), FIRST_PATH, paths)
     return builder.build(paths).digest(), heads[:, 0]
 
 
@@ -64,7 +65,7 @@ def _awkward(rng: np.random.Generator) -> np.ndarray:
 @pytest.mark.parametrize("paths", [LANES, 1000, 1])
 def test_finite_values_of_every_kind(paths: int):
     values = _awkward(np.random.default_rng(paths))
-    digest, heads = _on_device(values, paths, LANES)
+    digest, heads = _on_device(values, paths, LANES, fetched=False)
     assert (heads[:, 1] == 0).all()
     assert digest == _on_host(values[:, :paths])
 

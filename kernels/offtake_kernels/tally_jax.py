@@ -139,7 +139,7 @@ def _collect(recipe: Any, record: Record, t: int, values: Any, made: tuple[Any, 
     for place, row in enumerate(recipe.rows):
         rows = record.series_rows(place, t)
         if isinstance(row, int):
-            add_row(record.builder, rows, values[row], heads[row], runs[row], record.first_path, paths)
+            add_row(record.builder, rows, values, row, (heads, runs), record.first_path, paths)
         else:
             record.builder.add(rows[0], _constant(row, paths), record.first_path, rows[1:])
     found = {}
@@ -154,16 +154,17 @@ def add_row(
     builder: TallyBuilder,
     rows: Sequence[int],
     values: Any,
-    heads: np.ndarray,
-    runs: np.ndarray,
+    row: int,
+    made: tuple[np.ndarray, np.ndarray],
     first_path: int,
     paths: int,
 ) -> None:
-    """Adds the first `paths` of values [lanes] to rows of the tally, from what `Histograms` found of them:
-    heads [shards, 5] and runs [shards, 5, runs].
+    """Adds the first `paths` of a row of values [rows, lanes] to rows of the tally, from what `Histograms`
+    made of them; the values themselves are fetched only where that does not suffice.
     """
+    heads, runs = (part[row] for part in made)
     if (heads[:, 0] > runs.shape[-1]).any() or heads[:, 1].any():
-        builder.add(rows[0], _host(values, paths), first_path, rows[1:])
+        builder.add(rows[0], _host(values[row], paths), first_path, rows[1:])
         return
     for head, columns in zip(heads, runs, strict=True):
         _add_runs(builder, rows, head, columns)
