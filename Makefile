@@ -1,21 +1,28 @@
 # On a fresh machine with Python >= 3.11, git and make:
 #   make run    own virtual environment, install, the OpenAI study and its summary
-#   make test   the whole test suite
+#   make test   the test suite
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
+# More options of pytest, and how many random studies `make parity` runs.
+OPTIONS ?=
+STUDIES ?= 200
 BIN := $(VENV)/bin
 
-.PHONY: run test fast lint types wheels bench lock clean
+.PHONY: run test fast parity lint types wheels bench lock clean
 
 run: $(VENV)/.run
 	$(BIN)/offtake run portfolio=openai study.paths=1e5 executor.workers=$(WORKERS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) $(OPTIONS)
 
 fast: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+
+# JAX on every study that it is held to numpy on: a quarter of an hour on two cores.
+parity: $(VENV)/.dev
+	OFFTAKE_PARITY_STUDIES=$(STUDIES) $(BIN)/python -m pytest -n $(WORKERS) -m "" tests/test_parity.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check engine kernels tests bench

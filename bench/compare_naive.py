@@ -28,7 +28,7 @@ import numpy as np
 
 import offtake
 from offtake.compile import compile_study
-from offtake.hal.numpy_device import processor
+from offtake.hal.host import processor
 from offtake_kernels import path_numpy, walk
 from offtake_kernels.tally import TallyBuilder
 
@@ -81,14 +81,15 @@ def alternate(paths: int, naive_paths: int, rounds: int) -> dict[str, Any]:
             work()
             if number:  # the first round warms up
                 rates[name].append(count / (time.process_time() - begun))
-    found: dict[str, Any] = {name: _spread(values) for name, values in rates.items()}
+    found: dict[str, Any] = {name: spread(values) for name, values in rates.items()}
     for kind in ("simulate", "full"):
         pairs = zip(rates[f"offtake_{kind}"], rates[f"naive_{kind}"], strict=True)
-        found[f"ratio_{kind}"] = _spread([ours / theirs for ours, theirs in pairs])
+        found[f"ratio_{kind}"] = spread([ours / theirs for ours, theirs in pairs])
     return found
 
 
-def _spread(values: list[float]) -> dict[str, float]:
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, least and most."""
     return {"median": statistics.median(values), "least": min(values), "most": max(values)}
 
 
@@ -142,14 +143,15 @@ def import_seconds(runs: int = 7) -> dict[str, dict[str, float]]:
     found = {}
     for what in ("offtake", "offtake.cli", "numpy", "offtake.portfolio, offtake.simulate"):
         code = f"import time; begun = time.perf_counter()\nimport {what}\nprint(time.perf_counter() - begun)"
-        found[what] = _spread([float(fresh(code).stdout) for _ in range(runs)])
+        found[what] = spread([float(fresh(code).stdout) for _ in range(runs)])
     return found
 
 
-def quick_study(runs: int = 5) -> dict[str, Any]:
+def quick_study(runs: int = 5, device: str = "numpy") -> dict[str, Any]:
     """Wall and CPU seconds of `offtake run study=quick`, from the shell to its last line."""
     wall, cpu = [], []
-    code = "import sys; from offtake.cli import main; sys.exit(main(['run', 'study=quick', 'device=numpy']))"
+    command = ["run", "study=quick", f"device={device}"]
+    code = f"import sys; from offtake.cli import main; sys.exit(main({command}))"
     for _ in range(runs):
         before, begun = os.times(), time.perf_counter()
         fresh(code)
@@ -158,7 +160,7 @@ def quick_study(runs: int = 5) -> dict[str, Any]:
         cpu.append(
             after.children_user + after.children_system - before.children_user - before.children_system
         )
-    return {"wall": _spread(wall), "cpu": _spread(cpu)}
+    return {"wall": spread(wall), "cpu": spread(cpu)}
 
 
 def measure(paths: int, naive_paths: int, rounds: int) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""The JAX backend: numpy's bits in strict arithmetic, and nothing of JAX's settings changed."""
+"""The JAX backend: devices, threads, segments, and nothing of JAX's settings changed; `test_parity` has its
+bits.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import simple
-from studies import random_study
 
 import offtake
 from offtake import hal
@@ -34,22 +35,6 @@ def _device(name: str, **choice):
 
 def _digest(plan, device: str) -> str:
     return _device(device).run(plan, 2**32 - 1000, PATHS, 0)[0].digest()
-
-
-@needs_jax
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["openai", "anthropic", str(EXAMPLE)])
-def test_strict_has_numpys_bits(name: str):
-    plan = compile_study(load(name)).plan
-    assert _digest(plan, "jax") == _digest(plan, "numpy")
-
-
-@needs_jax
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(10))
-def test_strict_has_numpys_bits_on_many_studies(seed: int):
-    plan = compile_study(offtake.load(random_study(1000 + seed))).plan
-    assert _digest(plan, "jax") == _digest(plan, "numpy")
 
 
 def _small():
@@ -113,7 +98,7 @@ def test_without_jax_the_message_names_the_extra(monkeypatch):
 
 @needs_jax
 def test_a_device_that_is_not_there_is_named():
-    with pytest.raises(DeviceError, match=r"device\.index=(99,)"):
+    with pytest.raises(DeviceError, match=r"device\.index=99"):
         hal.open_device(DeviceChoice(name="jax", index=(99,)))
 
 

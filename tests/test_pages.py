@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
 
 import console  # noqa: E402
+import tables  # noqa: E402
 
 import offtake  # noqa: E402
 
@@ -65,3 +66,9 @@ def test_masks_and_left_out_lines():
     assert console.agrees(["…"], [])
     assert not console.agrees(["a", "…"], ["b"])
     assert not console.agrees(["12 paths"], ["13 paths"])
+
+
+def test_tables_are_those_of_the_results():
+    text = tables.PAGE.read_text(encoding="utf-8")
+    assert tables.renewed(text) == text
+    assert tables.renewed(text.replace("| numpy |", "| mumpy |")) == text

@@ -7,7 +7,6 @@ not come back are sent again; a unit that breaks it every time fails the run, na
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -16,6 +15,7 @@ from offtake.blocks import Unit
 from offtake.errors import DeviceError, OfftakeError
 from offtake.hal import open_device
 from offtake.hal.device import Device
+from offtake.hal.host import cores
 from offtake.study import DeviceChoice, ExecutorChoice
 from offtake_kernels.kept import Kept
 from offtake_kernels.layout import Plan
@@ -56,7 +56,7 @@ def _run_pooled(
     plan: Plan, units: list[Unit], keep_paths: int, device: DeviceChoice, workers: int
 ) -> Iterator[Finished]:
     # Workers share the cores.
-    threads = device.threads or max(1, (os.cpu_count() or 1) // workers)
+    threads = device.threads or max(1, cores() // workers)
     device = device.model_copy(update={"threads": threads})
     waiting = {unit.first_path: unit for unit in units}
     attempts = dict.fromkeys(waiting, 0)

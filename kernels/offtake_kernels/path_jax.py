@@ -5,28 +5,32 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import jax
 import numpy as np
 
 from . import philox, trace
-from .graph import Value
+from .graph import LANES, Value
 from .layout import Plan
 from .ops_graph import GraphOps
+from .placement import Placement
 from .program_jax import Executable
+from .tally_jax import Histograms
 from .trees import leaves, transform
 
-_LANES = 16_384
-_PATH_MASK = 0xFFFFFFFF
 _NO_NUMBERS = np.zeros(0, np.float32)
 
 
 class Recipe:
-    """The executables of a plan on a device."""
+    """The executables of a plan on devices that share `lanes` paths a tile.
 
-    def __init__(self, plan: Plan, device: Any, *, strict: bool, lanes: int = _LANES):
-        self.plan, self.device, self.lanes = plan, device, lanes
+    runs: how many runs of a row `tally_jax` brings back; None for a tally on the host.
+    """
+
+    def __init__(
+        self, plan: Plan, placement: Placement, *, strict: bool, lanes: int, runs: int | None = None
+    ):
+        self.plan, self.placement, self.lanes = plan, placement, lanes
         self.life = {n: g.features.life for n, g in enumerate(plan.groups) if g.features.life is not None}
-        options = {"device": device, "strict": strict, "lanes": lanes}
+        options = {"placement": placement, "strict": strict, "lanes": lanes}
         begun = trace.begin(plan, GraphOps)
         terms, state = begun.after["terms"], begun.after["state"]
         opening = [v for v in leaves(terms) if v.constant is None], list(leaves(state))
@@ -51,19 +55,26 @@ class Recipe:
         found["recorded"] = traced.graph.stack(varying)
         self.quarter = Move(traced, found, options)
         self.end = End(trace.end(plan, GraphOps, terms, state, self.quarter.results["ends"]), options)
-        self._compile()
+        self.histograms = None
+        if runs is not None:
+            self.histograms = Histograms(len(varying), lanes, placement, runs)
 
     def tile(self, first_path: int, lanes: int) -> Tile:
         """A tile of paths before quarter 0."""
         return Tile(self, first_path, lanes)
 
-    def _compile(self) -> None:
-        """All at once: XLA compiles without the interpreter lock."""
+    def executables(self) -> list[Executable | Histograms]:
+        """Everything that is compiled."""
         moves = [move.executable for move in (self.history, self.quarter, self.world) if move is not None]
-        executables = [*moves, self.begin, self.end.executable]
-        executables += [self.words] if self.words is not None else []
+        others = [self.begin, self.end.executable, self.words, self.histograms]
+        return [*moves, *(executable for executable in others if executable is not None)]
+
+    def compile(self) -> Recipe:
+        """Compiles all at once, for XLA compiles without the interpreter lock; returns this recipe."""
+        executables = self.executables()
         with ThreadPoolExecutor(len(executables)) as pool:
             list(pool.map(lambda executable: executable.compiled, executables))
+        return self
 
 
 class Move:
@@ -119,11 +130,10 @@ class Tile:
 
     def __init__(self, recipe: Recipe, first_path: int, wanted: int):
         plan, lanes = recipe.plan, recipe.lanes
-        path = np.uint64(first_path) + np.arange(lanes, dtype=np.uint64)
         self._recipe, self._lanes, self._wanted = recipe, lanes, wanted
-        halves = (path >> np.uint64(32), path & np.uint64(_PATH_MASK))
-        self._path = [jax.device_put(half.astype(np.uint32), recipe.device) for half in halves]
-        zero = jax.device_put(np.zeros(lanes, np.float32), recipe.device)
+        halves = np.broadcast_arrays(*philox.split_paths(first_path, lanes))
+        self._path = [recipe.placement.put(half.astype(np.uint32), (LANES,)) for half in halves]
+        zero = recipe.placement.put(np.zeros(lanes, np.float32), (LANES,))
         begun = recipe.begin([*self._path, zero], _NO_NUMBERS)
         self._terms, self._state = begun[: recipe.terms], begun[recipe.terms :]
         self._nothing = {n: trace.remembered(plan, n, lanes) for n in recipe.life}
@@ -136,6 +146,11 @@ class Tile:
 
     def step(self, t: int) -> list[Any]:
         """Runs quarter t and moves the world on; returns the recorded arrays."""
+        rows = self._asked_for(self.advance(t))
+        return [rows[row] if isinstance(row, int) else row for row in self._recipe.rows]
+
+    def advance(self, t: int) -> Any:
+        """As `step`; the recorded arrays that are not constant as one, which stays on the device."""
         recipe, plan = self._recipe, self._recipe.plan
         found = self._quarter(recipe.quarter, t)
         self._ends = found["ends"]
@@ -149,8 +164,7 @@ class Tile:
             world = self._state[: recipe.world_size]
             recipe.world(world, [], self._drawn[lane], growth)
             self._state[: recipe.world_size] = world
-        rows = self._asked_for(found["recorded"])
-        return [rows[row] if isinstance(row, int) else row for row in recipe.rows]
+        return found["recorded"]
 
     def finish(self) -> dict:
         """What the path records, by (scope, metric)."""

@@ -20,7 +20,6 @@ from .trees import leaves, transform
 # Values in an array of the widest group: more fall out of the cache, fewer pay more for calls of numpy.
 _VALUES = 131_072
 _TILES = 8_192, 32_768
-_PATH_MASK = 0xFFFFFFFF
 
 
 class Recipe:
@@ -99,11 +98,8 @@ class Tile:
 
     def __init__(self, recipe: Recipe, first_path: int, lanes: int):
         plan = recipe.plan
-        path = np.uint64(first_path) + np.arange(lanes, dtype=np.uint64)
         self._recipe, self._lanes = recipe, lanes
-        self._low = path & np.uint64(_PATH_MASK)
-        high = path >> np.uint64(32)
-        self._high = high[0] if high[0] == high[-1] else high
+        self._high, self._low = philox.split_paths(first_path, lanes)
         terms, state = stages.begin(ops_numpy, plan, Draws(plan, self._high, self._low))
         self._terms = transform(np.ascontiguousarray, terms)
         # Arrays of the state are written in place, so that none may be shared.

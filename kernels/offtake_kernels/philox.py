@@ -10,6 +10,8 @@ once for all paths of a launch.
 
 from __future__ import annotations
 
+import numpy as np
+
 from .elementary import whole
 
 LAYOUT_VERSION = 1
@@ -23,6 +25,16 @@ ROUNDS = 10
 def split_seed(seed: int) -> tuple[int, int]:
     """The two 32-bit key words of a 64-bit seed, low word first."""
     return seed & _MASK, seed >> 32
+
+
+def split_paths(first_path: int, lanes: int) -> tuple[np.ndarray | np.uint64, np.ndarray]:
+    """The 32-bit words (high, low) of the path ids first_path, first_path + 1, …, as uint64.
+
+    low: [lanes]; high: [lanes], or one number where all of them share it.
+    """
+    path = np.uint64(first_path) + np.arange(lanes, dtype=np.uint64)
+    high = path >> np.uint64(32)
+    return high[0] if high[0] == high[-1] else high, path & np.uint64(_MASK)
 
 
 def philox4x32(ops, counter, key: tuple[int, int]):

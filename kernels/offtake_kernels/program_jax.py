@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import jax
@@ -22,9 +22,13 @@ from jax import lax
 
 from .graph import DTYPES, LANES, Value, reachable
 from .partition import Segment, cut
+from .placement import Placement
 
 # Constants that a stage's text holds; any other number is an argument.
 _LITERALS = {0.0, 0.5, 1.0, -1.0}
+# For an executable on CPU: one thread each, and loops written out by XLA's older emitters, which make code of
+# the same speed in two thirds of the time.
+_CPU_OPTIONS = {"xla_cpu_multi_thread_eigen": False, "xla_cpu_use_fusion_emitters": False}
 _SUMS = {"add", "subtract"}
 _PASSED = {"row", "stack", "where"}
 
@@ -57,7 +61,6 @@ _OPERATIONS = {
     "sqrt": jnp.sqrt,
     "where": jnp.where,
     "take": lambda table, index: table[index],
-    "multiply_high": lax.mulhi,
     "multiply_low": jnp.multiply,
     "to_float": lambda value: value.astype(jnp.float32),
     "word_to_float": lambda value: value.astype(jnp.float32),
@@ -70,10 +73,19 @@ _OPERATIONS = {
 }
 
 
+def _multiply_high(left, right):
+    """The upper word of a product from halves: XLA cannot spread `lax.mulhi` over devices."""
+    (left_low, left_high), (right_low, right_high) = ((word & 0xFFFF, word >> 16) for word in (left, right))
+    middle = left_high * right_low + (left_low * right_low >> 16)
+    carried = left_low * right_high + (middle & 0xFFFF)
+    return left_high * right_high + (middle >> 16) + (carried >> 16)
+
+
 class Executable:
     """Results of a traced stage from its inputs, for one number of lanes.
 
-    inputs: those over paths, arrays in this order; `uniform`: float inputs without paths, one vector.
+    inputs: those over paths, arrays in this order; `uniform`: float inputs without paths, one vector;
+    lanes: of all devices together.
     """
 
     def __init__(
@@ -81,21 +93,24 @@ class Executable:
         inputs: Sequence[Value],
         results: Sequence[Value],
         *,
-        device: Any,
+        placement: Placement,
         strict: bool,
         lanes: int,
         replaced: Sequence[Value] = (),
     ):
         self._inputs = [value for value in inputs if LANES in value.shape]
         self._uniform = [value for value in inputs if LANES not in value.shape]
-        self._results, self._device, self._strict, self._lanes = list(results), device, strict, lanes
+        self._results, self._strict, self._lanes = list(results), strict, lanes
+        self._placement = placement
         # The first results are next values of these inputs, and have their shapes.
         self._shapes = [value.shape for value in replaced]
         self._shapes += [value.shape for value in self._results[len(replaced) :]]
         self._order = reachable(results)
         self._segments = self._cut([*self._inputs, *self._uniform])
         self._packed = _Packed(self._order)
-        self._constants = [jax.device_put(vector, device) for vector in self._packed.vectors]
+        self._constants = [placement.put(vector, vector.shape) for vector in self._packed.vectors]
+        high = _multiply_high if len(placement.devices) > 1 else lax.mulhi
+        self._operations = {**_OPERATIONS, "multiply_high": high}
         self._guarded = _summed(self._order) if strict else set()
 
     def __call__(self, arrays: Sequence[Any], uniform: np.ndarray) -> list[Any]:
@@ -105,28 +120,30 @@ class Executable:
     @cached_property
     def compiled(self) -> Any:
         """The executable; compiling takes seconds."""
+        return self.lowered().compile(compiler_options=_options(self._placement.platform))
+
+    def lowered(self, platforms: tuple[str, ...] | None = None) -> Any:
+        """What XLA compiles, for other platforms than the placement's where some are named."""
+        place = self._placement
         word = any(value.kind == "word" for value in self._uniform)
         size = sum(math.prod(value.shape) for value in self._uniform)
-        uniform = jax.ShapeDtypeStruct((size,), np.uint32 if word else np.float32)
-        arrays = [
-            jax.ShapeDtypeStruct(self._lanes_of(value.shape), DTYPES[value.kind]) for value in self._inputs
-        ]
-        arguments = (np.int32(0), np.True_, *self._constants, uniform, *arrays)
+        first = [place.shaped((), np.int32, 0), place.shaped((), np.bool_, 0)]
+        uniform = place.shaped((size,), np.uint32 if word else np.float32, 0)
+        arrays = [place.shaped(value.shape, DTYPES[value.kind], self._lanes) for value in self._inputs]
 
-        def function(*given):
+        def stage(*given):
             return self._evaluate(given)
 
-        options: Any = {"xla_cpu_multi_thread_eigen": False} if self._device.platform == "cpu" else None
-        with jax.default_device(self._device):
-            return jax.jit(function).lower(*arguments).compile(compiler_options=options)
+        function = jax.jit(stage, out_shardings=[place.sharding(shape) for shape in self._shapes])
+        return function.trace(*first, *self._constants, uniform, *arrays).lower(lowering_platforms=platforms)
 
     def _lanes_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(self._lanes if n == LANES else n for n in shape)
 
     def _cut(self, inputs: Sequence[Value]) -> list[Segment]:
-        if self._device.platform == "cpu":
+        if self._placement.platform == "cpu":
             return cut(inputs, self._results)
-        between = tuple(v for v in self._order if v.op not in ("input", "constant"))
+        between = tuple(value for value in self._order if value.op != "input")
         return [Segment(tuple(self._results), tuple(inputs), between)]
 
     def _evaluate(self, given: Sequence[Any]) -> list[Any]:
@@ -177,7 +194,7 @@ class Executable:
         if self._strict and value.op == "divide" and LANES not in value.args[1].shape:
             # XLA multiplies by the reciprocal of a divisor that all lanes share; this one seems to differ.
             arguments[1] = _floats(_bits(arguments[1]) ^ (_bits(arguments[0]) & zero))
-        result = _OPERATIONS[value.op](*arguments)
+        result = self._operations[value.op](*arguments)
         if value.number in self._guarded:
             return _floats(_bits(result) ^ zero)
         return result
@@ -192,6 +209,25 @@ def _summed(order: Sequence[Value]) -> set[int]:
         if value.op in _PASSED and value.number in reached:
             reached |= {a.number for a in value.args if isinstance(a, Value)}
     return {v.number for v in order if v.op == "multiply" and v.number in reached}
+
+
+@cache
+def _options(platform: str) -> dict[str, Any]:
+    """Those of our options that this version of XLA has."""
+    if platform != "cpu":
+        return {}
+    lowered = jax.jit(jnp.negative).lower(np.float32(1))
+    return {name: value for name, value in _CPU_OPTIONS.items() if _is_known(lowered, name, value)}
+
+
+def _is_known(lowered: Any, name: str, value: Any) -> bool:
+    try:
+        lowered.compile(compiler_options={name: value})
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" not in str(error):
+            raise
+        return False
+    return True
 
 
 class _Packed:

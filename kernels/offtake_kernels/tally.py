@@ -32,8 +32,8 @@ BIN_MASK = (1 << BIN_BITS) - 1
 MOST_LANES = 65_536
 MOST_VALUES_A_BIN = 1 << 33  # low2 < 2^30 n, so int64 holds every sum up to here
 
-_INFINITY_BITS = 0x7F80_0000
-_NEGATIVE_INFINITY_BITS = _INFINITY_BITS - (1 << 31)
+INFINITY_BITS = 0x7F80_0000
+_NEGATIVE_INFINITY_BITS = INFINITY_BITS - (1 << 31)
 # Pieces of a row before they are merged: a launch of few paths leaves many small ones.
 _MOST_PIECES = 16
 
@@ -200,6 +200,21 @@ class TallyBuilder:
             lanes = min(MOST_LANES, paths - offset)
             self.add(row, np.full(lanes, value, np.float32), first_path + offset)
 
+    def add_runs(
+        self, rows: Sequence[int], code: NDArray[np.int32], sums: Sums, extremes: NDArray[np.float32]
+    ) -> None:
+        """Adds what rows share, summed elsewhere: finite values, at most 65,536 of them and at least one.
+
+        code: bits >> 15 of each bin as a signed number, ascending, so that bins of negative values go first;
+        sums: n, low and low2 of each; extremes: least and greatest value, and the least that is not negative,
+        NaN where there is none. No zero is negative.
+        """
+        least, most, least_nonnegative = extremes
+        self._widen(rows, least, most)
+        if not np.isnan(least_nonnegative):
+            self._widen(rows, least_nonnegative, least_nonnegative)
+        self._keep_runs(rows, code, *sums)
+
     def add_threshold(self, index: int, hits: int) -> None:
         """Adds `hits` paths for which threshold `index` held."""
         self._threshold_hits[index] += hits
@@ -269,15 +284,15 @@ class TallyBuilder:
         self._keep(rows, np.array([bits >> LOW_BITS], np.int64), *sums)
 
     def _add_sorted(self, rows: Sequence[int], values: NDArray[np.float32], first_path: int) -> None:
-        """Sums runs of equal bins of the sorted patterns; non-negative bins go first, as keys do."""
+        """Sums runs of equal bins of the sorted patterns."""
         lanes = values.size
         ordered = self._sorted[:lanes]
         np.add(values, np.float32(0), out=ordered)  # -0.0 becomes 0.0
         bits = ordered.view(np.int32)
         bits.sort()
         negatives = int(np.searchsorted(bits, 0)) if bits[0] < 0 else 0
-        if bits[-1] >= _INFINITY_BITS or (negatives and bits[negatives - 1] >= _NEGATIVE_INFINITY_BITS):
-            negatives = self._set_aside_nonfinite(rows, values, first_path, ordered)
+        if bits[-1] >= INFINITY_BITS or (negatives and bits[negatives - 1] >= _NEGATIVE_INFINITY_BITS):
+            self._set_aside_nonfinite(rows, values, first_path, ordered)
         else:
             # Negative patterns sort by magnitude, so the least value is the last negative one.
             self._widen(
@@ -299,16 +314,18 @@ class TallyBuilder:
         sums = np.add.reduceat(total, start)
         np.multiply(total, total, out=total)
         squares = np.add.reduceat(total, start)
-        number = (code[start] & BIN_MASK).astype(np.int64)
-        if negatives:
-            turn = -int(np.searchsorted(start, negatives))
-            number, n, sums, squares = (np.roll(a, turn) for a in (number, n, sums, squares))
-        self._keep(rows, number, n, sums, squares)
+        self._keep_runs(rows, code[start], n, sums, squares)
+
+    def _keep_runs(self, rows: Sequence[int], code: NDArray[np.int32], *sums: *Sums) -> None:
+        """Keeps runs of ascending codes (see `add_runs`) as bins: non-negative ones go first, as keys do."""
+        number = (code & BIN_MASK).astype(np.int64)
+        turn = -int(np.searchsorted(code, 0))
+        self._keep(rows, *(np.roll(column, turn) if turn else column for column in (number, *sums)))
 
     def _set_aside_nonfinite(
         self, rows: Sequence[int], values: NDArray[np.float32], first_path: int, ordered: NDArray[np.float32]
-    ) -> int:
-        """Counts infinities and NaNs and refills `ordered` with one kind of NaN; returns the negatives."""
+    ) -> None:
+        """Counts infinities and NaNs and refills `ordered` with one kind of NaN, sorted."""
         finite = np.isfinite(values)
         where = np.flatnonzero(~finite)
         self._nonfinite += [(row, int(where.size), first_path + int(where[0])) for row in rows]
@@ -318,7 +335,6 @@ class TallyBuilder:
         bits = ordered.view(np.int32)
         bits[:] = np.where(np.isnan(values), np.float32(np.nan), values + np.float32(0)).view(np.int32)
         bits.sort()
-        return int(np.searchsorted(bits, 0))
 
     def _widen(self, rows: Sequence[int], least: np.float32, most: np.float32) -> None:
         for row in rows:

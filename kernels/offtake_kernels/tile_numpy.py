@@ -15,8 +15,6 @@ from .layout import Plan
 from .model import quarter as stages
 from .model import world
 
-_PATH_MASK = 0xFFFFFFFF
-
 
 class Draws:
     """One-time draws of a tile of paths: normal scores and raw words by group and role; see
@@ -60,11 +58,8 @@ class Tile:
     """A tile of paths on its way through the quarters."""
 
     def __init__(self, plan: Plan, first_path: int, lanes: int):
-        path = np.uint64(first_path) + np.arange(lanes, dtype=np.uint64)
         self.plan = plan
-        self._low = path & np.uint64(_PATH_MASK)
-        high = path >> np.uint64(32)
-        self._high = high[0] if high[0] == high[-1] else high
+        self._high, self._low = philox.split_paths(first_path, lanes)
         self._life = {n: g.features.life for n, g in enumerate(plan.groups) if g.features.life is not None}
         self._past: dict[int, list[dict]] = {number: [] for number in self._life}
         self._words: list = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -52,16 +52,11 @@ def run(recipe: Recipe, first_path: int, paths: int, builder: TallyBuilder, keep
     """Runs `paths` (≤ 65,536) paths from `first_path` into `builder`; returns the first `keep` of them
     whole.
     """
-    assert 0 < paths <= MOST_LANES, paths
-    plan, together = recipe.plan, _together(recipe.places)
-    keep = min(keep, paths)
-    size = recipe.lanes
+    plan, size = recipe.plan, recipe.lanes
+    record = Record(plan, recipe.places, first_path, paths, builder, keep)
     offsets = range(0, paths, size)
     tiles = [recipe.tile(first_path + offset, min(size, paths - offset)) for offset in offsets]
-    rows = np.empty((_VISIT, len(together), paths), np.float32)
-    finals = np.empty((len(plan.path_series), paths), np.float32)
-    totals = [(recipe.places[n], s.metric) for n, s in enumerate(plan.quarter_series) if s.is_kept]
-    kept_quarters = {metric: np.empty((keep, plan.quarters), np.float32) for _, metric in totals}
+    rows = np.empty((_VISIT, len(record.together), paths), np.float32)
     for visit in range(0, plan.quarters, _VISIT):
         quarters = range(visit, min(visit + _VISIT, plan.quarters))
         for tile, offset in zip(tiles, offsets, strict=True):
@@ -69,31 +64,87 @@ def run(recipe: Recipe, first_path: int, paths: int, builder: TallyBuilder, keep
                 for row, values in zip(rows[t - visit], tile.step(t), strict=True):
                     row[offset : offset + size] = values
             if quarters[-1] + 1 == plan.quarters:
-                _collect(plan, tile.finish(), finals[:, offset : offset + size])
+                record.collect(tile.finish(), slice(offset, offset + size))
         for t in quarters:
-            found = rows[t - visit]
-            for values, same in zip(found, together, strict=True):
-                first, *others = (series * plan.quarters + t for series in same)
-                builder.add(first, values, first_path, others)
-            for place, metric in totals:
-                np.add(found[place, :keep], np.float32(0), out=kept_quarters[metric][:, t])
-            _count(plan, found, recipe.places, builder, t, per_path=False)
-    base = len(plan.quarter_series) * plan.quarters
-    for number, values in enumerate(finals):
-        builder.add(base + number, values, first_path)
-    _count(plan, finals, range(len(finals)), builder, 0, per_path=True)
-    if not keep:
-        return None
-    path = np.uint64(first_path) + np.arange(keep, dtype=np.uint64)
-    scalars = {
-        plan.kept_name(s): finals[number, :keep] + np.float32(0) for number, s in enumerate(plan.path_series)
-    }
-    return Kept(path, kept_quarters, scalars, plan.nullable_names)
+            record.tally(t, rows[t - visit])
+            record.keep(t, rows[t - visit])
+            record.count(t, rows[t - visit])
+    return record.finish()
 
 
-def _collect(plan: Plan, recorded: dict, out: np.ndarray) -> None:
-    for row, entry in zip(out, plan.path_series, strict=True):
-        row[:] = recorded[entry.scope, entry.metric][entry.index]
+class Record:
+    """What a launch of paths leaves behind: tallies, counts of thresholds, and the first paths whole.
+
+    A row is float32 [paths], one for each recorded array; `together` lists the series that share it.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        places: Sequence[int],
+        first_path: int,
+        paths: int,
+        builder: TallyBuilder,
+        keep: int,
+    ):
+        assert 0 < paths <= MOST_LANES, paths
+        self.plan, self.first_path, self.paths, self.builder = plan, first_path, paths, builder
+        self.together = _together(places)
+        self._places, self._keep = places, min(keep, paths)
+        self._kept_places = [(places[n], s.metric) for n, s in enumerate(plan.quarter_series) if s.is_kept]
+        self._kept = {m: np.empty((self._keep, plan.quarters), np.float32) for _, m in self._kept_places}
+        self._finals = np.empty((len(plan.path_series), paths), np.float32)
+
+    def series_rows(self, place: int, t: int) -> list[int]:
+        """The tally's rows of a recorded array in quarter t."""
+        return [series * self.plan.quarters + t for series in self.together[place]]
+
+    def tally(self, t: int, rows: Sequence[np.ndarray] | np.ndarray) -> None:
+        """Adds quarter t, a row for each recorded array."""
+        for place, values in enumerate(rows):
+            first, *others = self.series_rows(place, t)
+            self.builder.add(first, values, self.first_path, others)
+
+    @property
+    def kept_places(self) -> list[int]:
+        """The recorded arrays that `keep` reads; none when no path is kept."""
+        return [place for place, _ in self._kept_places] if self._keep else []
+
+    @property
+    def counted_places(self) -> list[int]:
+        """The recorded arrays that `count` reads."""
+        return [
+            self._places[threshold.series] for threshold in self.plan.thresholds if not threshold.per_path
+        ]
+
+    def keep(self, t: int, rows: Any) -> None:
+        """Keeps quarter t of the first paths; rows by recorded array, which may end with the last of them."""
+        for place, metric in self._kept_places if self._keep else ():
+            np.add(rows[place][: self._keep], np.float32(0), out=self._kept[metric][:, t])
+
+    def count(self, t: int, rows: Any) -> None:
+        """Counts the paths that meet each threshold in quarter t; rows by recorded array."""
+        _count(self.plan, rows, self._places, self.builder, t, per_path=False)
+
+    def collect(self, recorded: dict, paths: slice) -> None:
+        """Takes what these paths of the launch record at their end; see `Tile.finish`."""
+        for row, entry in zip(self._finals, self.plan.path_series, strict=True):
+            row[paths] = recorded[entry.scope, entry.metric][entry.index]
+
+    def finish(self) -> Kept | None:
+        """Adds what paths record at their end; returns the kept paths."""
+        plan, base = self.plan, len(self.plan.quarter_series) * self.plan.quarters
+        for number, values in enumerate(self._finals):
+            self.builder.add(base + number, values, self.first_path)
+        _count(plan, self._finals, range(len(self._finals)), self.builder, 0, per_path=True)
+        if not self._keep:
+            return None
+        path = np.uint64(self.first_path) + np.arange(self._keep, dtype=np.uint64)
+        scalars = {
+            plan.kept_name(s): self._finals[number, : self._keep] + np.float32(0)
+            for number, s in enumerate(plan.path_series)
+        }
+        return Kept(path, self._kept, scalars, plan.nullable_names)
 
 
 def _together(places: Sequence[int]) -> list[list[int]]:
@@ -105,7 +156,7 @@ def _together(places: Sequence[int]) -> list[list[int]]:
 
 
 def _count(
-    plan: Plan, rows: np.ndarray, places: Sequence[int], builder: TallyBuilder, t: int, *, per_path: bool
+    plan: Plan, rows: Any, places: Sequence[int], builder: TallyBuilder, t: int, *, per_path: bool
 ) -> None:
     """Adds the paths that meet each threshold in quarter t (or over the path)."""
     counter = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 import platform
 from functools import partial
 from typing import Any, ClassVar
@@ -13,17 +12,24 @@ import numpy as np
 
 from offtake.blocks import MOST_UNITS
 from offtake.errors import DeviceError
+from offtake.hal.host import cores, processor
 from offtake.hal.launches import run_launches
-from offtake.hal.numpy_device import processor
 from offtake.study import DeviceChoice
 from offtake_kernels import walk
 from offtake_kernels.kept import Kept
 from offtake_kernels.layout import Plan
 from offtake_kernels.tally import MOST_LANES, Tally
 
+# Paths that a CPU device takes at a time: its arrays lie in the cache.
+_CPU_LANES = 16_384
+# Runs of a row that an accelerator hands over, of those that it has in a quarter.
+_RUNS = 2_048
+
 
 class JaxDevice:
-    """One device of JAX's; on a CPU, a thread for each core. Nothing of JAX's configuration is changed."""
+    """JAX's devices of the default platform, or the one that the choice names; on CPU also threads, one for
+    each core. Nothing of JAX's configuration is changed.
+    """
 
     name: ClassVar[str] = "jax"
     most_units: ClassVar[int] = MOST_UNITS
@@ -33,14 +39,18 @@ class JaxDevice:
         import jax
 
         devices = jax.devices()
-        index = choice.index[0] if choice.index else 0
-        if index >= len(devices):
-            raise DeviceError(f"device.index={index}: JAX has {len(devices)} here, from 0")
-        self._device = devices[index]
+        if choice.index is not None:
+            missing = [number for number in choice.index if number >= len(devices)]
+            if missing:
+                raise DeviceError(f"device.index={missing[0]}: JAX has {len(devices)} here, from 0")
+            devices = [devices[number] for number in choice.index]
+        self._devices = devices
         self._strict = choice.arithmetic == "strict"
-        self._threads = choice.threads or (_cores() if self._device.platform == "cpu" else 1)
+        on_cpu = devices[0].platform == "cpu"
+        self._threads = choice.threads or (max(1, cores() // len(devices)) if on_cpu else 1)
         share = -(-MOST_LANES // self._threads)
         self._launch = min(choice.launch_paths or share, MOST_LANES)
+        self._on_host = tallied_on_host(devices[0].platform)
         self._recipe: Any = None
 
     @classmethod
@@ -62,23 +72,37 @@ class JaxDevice:
         return [_described(device) for device in jax.devices()]
 
     def describe(self) -> dict[str, Any]:
-        return {"backend": self.name, **_described(self._device)}
+        described = _described(self._devices[0])
+        if len(self._devices) > 1:
+            described["kind"] = f"{len(self._devices)} x {described['kind']}"
+        return {"backend": self.name, **described}
 
     def launch_paths(self, plan: Plan) -> int:
         return self._launch
 
     def run(self, plan: Plan, first_path: int, paths: int, keep: int) -> tuple[Tally, Kept | None]:
-        from offtake_kernels import path_jax
+        from offtake_kernels import tally_jax
 
         if self._recipe is None or self._recipe.plan is not plan:
-            self._recipe = path_jax.Recipe(plan, self._device, strict=self._strict)
-        launch = partial(walk.run, self._recipe)
+            self._recipe = self._compiled(plan)
+        launch = partial(walk.run if self._on_host else tally_jax.run, self._recipe)
         return run_launches(plan, first_path, paths, keep, self._launch, launch, self._threads)
 
+    def _compiled(self, plan: Plan) -> Any:
+        from offtake_kernels import path_jax
+        from offtake_kernels.placement import Placement
 
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        # Each device has the same share of a tile.
+        share = _CPU_LANES if self._on_host else -(-self._launch // len(self._devices))
+        lanes = share * len(self._devices)
+        runs = None if self._on_host else _RUNS
+        recipe = path_jax.Recipe(plan, Placement(self._devices), strict=self._strict, lanes=lanes, runs=runs)
+        return recipe.compile()
+
+
+def tallied_on_host(platform: str) -> bool:
+    """Whether recorded rows are tallied by numpy: on a CPU that is faster than sorting with XLA."""
+    return platform == "cpu"
 
 
 def _described(device: Any) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from functools import partial
 from typing import Any, ClassVar
@@ -10,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from offtake.blocks import MOST_UNITS
+from offtake.hal.host import processor
 from offtake.hal.launches import run_launches
 from offtake.study import DeviceChoice
 from offtake_kernels import path_numpy, walk
@@ -53,21 +53,3 @@ class NumpyDevice:
             self._recipe = path_numpy.Recipe(plan)
         launch = partial(walk.run, self._recipe)
         return run_launches(plan, first_path, paths, keep, self._launch, launch)
-
-
-def processor() -> dict[str, Any]:
-    """This machine's processor: kind, cores and memory_gib."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {"kind": _processor_name(), "cores": os.cpu_count(), "memory_gib": round(memory, 1)}
-
-
-def _processor_name() -> str:
-    """The processor's model as the system names it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -1,0 +1,190 @@
+"""numpy, JAX strict and JAX fast beside one another.
+
+    python bench/compare_backends.py --json bench/results/backends.json
+
+Rates are of paths a CPU second, in alternation, in one process that is pinned to one core before JAX starts;
+compiling is apart. Two cores against one, memory, compile time and the quick study are measured in fresh
+processes, by wall time. `python docs/tables.py --write` puts the results into docs/devices.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import common
+import numpy as np
+from compare_naive import NoTally, fresh, memory, quick_study, spread
+
+import offtake
+from offtake.compile import compile_study
+from offtake.hal.host import cores, processor
+from offtake.portfolio import load
+from offtake_kernels import walk
+from offtake_kernels.layout import Plan
+from offtake_kernels.tally import MOST_LANES, TallyBuilder
+
+MEMORY_PATHS = (100_000, 1_000_000, 10_000_000)
+LONGEST_SECONDS = 480.0
+LAUNCHES = 8
+ROUNDS_OF_CORES = 3
+
+
+def plans() -> dict[str, Plan]:
+    """The studies that are compared."""
+    return {
+        "OpenAI": compile_study(load("openai")).plan,
+        "12 x 41": compile_study(common.study(12, 41)).plan,
+    }
+
+
+def recipes(plan: Plan) -> dict[str, Any]:
+    """What each backend makes of a plan, compiled."""
+    import jax
+
+    from offtake_kernels import path_jax, path_numpy
+    from offtake_kernels.placement import Placement
+
+    found: dict[str, Any] = {"numpy": path_numpy.Recipe(plan)}
+    for name, strict in (("jax strict", True), ("jax fast", False)):
+        found[name] = path_jax.Recipe(
+            plan, Placement(jax.devices()[:1]), strict=strict, lanes=16_384
+        ).compile()
+    return found
+
+
+def alternate(plan: Plan, rounds: int) -> dict[str, Any]:
+    """Paths a CPU second of each backend, alone and with the tally, and its ratio to numpy by round."""
+    made = recipes(plan)
+    found: dict[str, Any] = {}
+    for kind, build in (("simulate", NoTally), ("tally", TallyBuilder)):
+        rates: dict[str, list[float]] = {name: [] for name in made}
+        for number in range(rounds + 1):
+            for name, recipe in made.items():
+                rate = _paths_a_second(recipe, build)
+                if number:  # the first round warms up
+                    rates[name].append(rate)
+        for name, values in rates.items():
+            ratios = [ours / numpys for ours, numpys in zip(values, rates["numpy"], strict=True)]
+            found[f"{name}, {kind}"] = {"rate": spread(values), "ratio": spread(ratios)}
+    return found
+
+
+def _paths_a_second(recipe: Any, build: Callable[[int, int], TallyBuilder]) -> float:
+    builder = build(recipe.plan.rows, recipe.plan.threshold_rows)
+    begun = time.process_time()
+    # As the device does: a value that is not finite is counted with its path, not warned about.
+    with np.errstate(all="ignore"):
+        walk.run(recipe, 0, MOST_LANES, builder)
+    return MOST_LANES / (time.process_time() - begun)
+
+
+_ON_CORES = """
+import os, time
+os.sched_setaffinity(0, {cores})
+from offtake import hal
+from offtake.compile import compile_study
+from offtake.portfolio import load
+from offtake.study import DeviceChoice
+plan = compile_study(load("openai")).plan
+begun = time.perf_counter()
+device = hal.open_device(DeviceChoice.model_validate({choice}))
+device.run(plan, 0, 1, 0)
+print(time.perf_counter() - begun)
+for _ in range({rounds}):
+    begun = time.perf_counter()
+    device.run(plan, 0, {paths}, 0)
+    print({paths} / (time.perf_counter() - begun))
+"""
+
+
+def on_cores(choice: dict[str, Any], used: set[int]) -> tuple[float, list[float]]:
+    """Seconds of compiling and of the first path, and paths a wall second of OpenAI on these cores."""
+    code = _ON_CORES.format(cores=used, choice=choice, rounds=ROUNDS_OF_CORES, paths=LAUNCHES * MOST_LANES)
+    compiling, *rates = map(float, fresh(code).stdout.split())
+    return compiling, rates
+
+
+def scaling(every: set[int]) -> dict[str, Any]:
+    """JAX strict on one core and on two: wall rates, their ratio, and the seconds before the first path."""
+    two = sorted(every)[:2]
+    compiling, rates = {}, {}
+    for number in (1, 2):
+        compiling[number], rates[number] = on_cores({"name": "jax", "threads": number}, set(two[:number]))
+    ratios = [both / one for both, one in zip(rates[2], rates[1], strict=True)]
+    return {
+        "one": spread(rates[1]),
+        "two": spread(rates[2]),
+        "ratio": spread(ratios),
+        "compile_seconds_one_core": compiling[1],
+        "compile_seconds_two_cores": compiling[2],
+    }
+
+
+def peak_memory(paths_per_second: float) -> list[dict[str, Any]]:
+    """Peak memory of a whole run by number of paths; what would take longer than 8 minutes is not run."""
+    found: list[dict[str, Any]] = []
+    for paths in MEMORY_PATHS:
+        if paths / paths_per_second > LONGEST_SECONDS:
+            found.append({"paths": paths, "peak_mib": None, "seconds": None})
+            continue
+        work = (
+            f"import offtake; study = offtake.load('openai', ['study.paths={paths}'])\n"
+            "offtake.run(study, device='jax').summary.statistics"
+        )
+        peak, seconds = memory(work)
+        found.append({"paths": paths, "peak_mib": round(peak, 1), "seconds": round(seconds, 1)})
+    return found
+
+
+def measure(rounds: int) -> dict[str, Any]:
+    """Everything, as JSON holds it."""
+    every = set(range(cores()))
+    with suppress(AttributeError):  # not on every system
+        every = os.sched_getaffinity(0)
+    found: dict[str, Any] = {
+        "command": " ".join(["python", *sys.argv]),
+        "processor": processor()["kind"],
+        "cores": len(every),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "offtake": offtake.__version__,
+        "load_average": os.getloadavg()[0],
+        "paths": MOST_LANES,
+        "rounds": rounds,
+        "scaling": scaling(every),
+    }
+    found["memory"] = peak_memory(found["scaling"]["two"]["least"])
+    found["quick_study_seconds"] = {name: quick_study(3, name) for name in ("numpy", "jax")}
+    with suppress(AttributeError):
+        os.sched_setaffinity(0, {max(every)})
+    import jax
+
+    found["jax"] = jax.__version__
+    found["alternation"] = {name: alternate(plan, rounds) for name, plan in plans().items()}
+    return found
+
+
+def main() -> None:
+    """Measures, prints, and writes where asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, help="write the results here")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    found = measure(options.rounds)
+    print(json.dumps(found, indent=1))
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

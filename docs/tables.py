@@ -1,0 +1,123 @@
+"""Tables of docs/devices.md from what the benchmarks left in bench/results.
+
+    python docs/tables.py            exit 1 when the page shows other figures than the files
+    python docs/tables.py --write    put the files' figures into the page
+
+A table stands between "<!-- FILE -->" and "<!-- /FILE -->".
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "devices.md"
+_RATE = "{:,.0f} ({:,.0f} – {:,.0f})"
+_RATIO = "{:.2f} ({:.2f} – {:.2f})"
+
+
+def backends(found: dict[str, Any]) -> list[str]:
+    """Lines on speed, cores, compiling, memory and the quick study."""
+    where = f"{found['processor']}, {found['cores']} cores, load {found['load_average']:.1f} at the start"
+    versions = f"Python {found['python']}, numpy {found['numpy']}, JAX {found['jax']}"
+    rounds = f"{found['rounds']} rounds of {found['paths']:,} paths in alternation, pinned to one core"
+    lines = [f"`{found['command']}`: {where}; {versions}. Median (least – most) of {rounds}.", ""]
+    for study, measured in found["alternation"].items():
+        lines += [*_rates(study, measured), ""]
+    return [*lines, *_cores(found["scaling"]), "", *_memory(found["memory"]), "", *_quick(found)]
+
+
+def _rates(study: str, measured: dict[str, Any]) -> list[str]:
+    lines = [
+        f"| {study}, one core | simulation, paths a CPU second | of numpy | with the tally | of numpy |",
+        "|---|---|---|---|---|",
+    ]
+    for name in ("numpy", "jax strict", "jax fast"):
+        both = (measured[f"{name}, {kind}"] for kind in ("simulate", "tally"))
+        cells = (cell for m in both for cell in (_spread(_RATE, m["rate"]), _spread(_RATIO, m["ratio"])))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def _cores(scaling: dict[str, Any]) -> list[str]:
+    rates = " | ".join(_spread(_RATE, scaling[number]) for number in ("one", "two"))
+    compiling = " | ".join(f"{scaling[f'compile_seconds_{n}']:.1f}" for n in ("one_core", "two_cores"))
+    return [
+        "| OpenAI, jax strict, with the tally | one core | two cores | ratio |",
+        "|---|---|---|---|",
+        f"| paths a second | {rates} | {_spread(_RATIO, scaling['ratio'])} |",
+        f"| seconds to compile | {compiling} | |",
+    ]
+
+
+def _memory(rows: list[dict[str, Any]]) -> list[str]:
+    lines = ["| OpenAI, jax strict, two cores | peak memory, MiB | seconds in all |", "|---|---|---|"]
+    for row in rows:
+        cells = ("not run", "") if row["peak_mib"] is None else (f"{row['peak_mib']:,.0f}", row["seconds"])
+        lines.append(f"| {row['paths']:,} paths | {cells[0]} | {cells[1]} |")
+    return lines
+
+
+def _quick(found: dict[str, Any]) -> list[str]:
+    lines = ["| `offtake run study=quick` | seconds | CPU seconds |", "|---|---|---|"]
+    for name, seconds in found["quick_study_seconds"].items():
+        wall, cpu = (_spread("{:.1f} ({:.1f} – {:.1f})", seconds[kind]) for kind in ("wall", "cpu"))
+        lines.append(f"| {name} | {wall} | {cpu} |")
+    return lines
+
+
+def fast(found: dict[str, Any]) -> list[str]:
+    """Lines on how far `fast` strays from `strict`."""
+    studies = found["studies"]
+    rows = {
+        "paths": lambda drift: f"{drift['paths']:,}",
+        "paths with a value of other bits": lambda drift: f"{drift['paths_that_differ']:.2%}",
+        "values of other bits": lambda drift: f"{drift['values_that_differ']:.1%}",
+        "values more than a millionth apart": lambda drift: f"{drift['share_above_1e_6']:.2%}",
+        "largest relative difference of a value": lambda drift: f"{drift['largest_relative']:.2g}",
+        "worst quantile, relative": lambda drift: f"{drift['worst_quantile_relative']:.1g}",
+        "worst quantile, of its standard error": lambda drift: f"{drift['worst_quantile_se']:.2g}",
+    }
+    lines = [
+        f"`{found['command']}`: {found['processor']}, JAX {found['jax']}.",
+        "",
+        f"| fast against strict | {' | '.join(studies)} |",
+        "|---|" + "---|" * len(studies),
+    ]
+    for label, cell in rows.items():
+        lines.append(f"| {label} | {' | '.join(cell(drift) for drift in studies.values())} |")
+    return lines
+
+
+TABLES = {"bench/results/backends.json": backends, "bench/results/fast.json": fast}
+
+
+def renewed(text: str) -> str:
+    """A page with the tables that the files yield."""
+    for name, lines_of in TABLES.items():
+        lines = lines_of(json.loads((ROOT / name).read_text(encoding="utf-8")))
+        before, begin, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"<!-- /{name} -->")
+        assert end, f"{name} has no place in the page"
+        text = "".join([before, begin, *(f"{line}\n" for line in lines), end, after])
+    return text
+
+
+def _spread(form: str, spread: dict[str, float]) -> str:
+    return form.format(spread["median"], spread["least"], spread["most"])
+
+
+def main() -> int:
+    """Checks or writes the page."""
+    text = PAGE.read_text(encoding="utf-8")
+    if "--write" in sys.argv:
+        PAGE.write_text(renewed(text), encoding="utf-8")
+        return 0
+    return int(renewed(text) != text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
