@@ -169,9 +169,15 @@ def test_the_index_chooses_gpus(cupy, index, used):
 def test_a_gpu_that_is_not_there_or_too_old_is_named(cupy):
     with pytest.raises(DeviceError, match=r"device\.index=3: 1 GPUs are visible"):
         hal.open_device(DeviceChoice(name="cuda", index=(3,)))
+    cupy.devices = [("Fake", 6, 1), ("Fake", 9, 0)]
+    with pytest.raises(DeviceError, match=r"index=0: compute capability 6\.1; 7\.5 or later"):
+        hal.open_device(DeviceChoice(name="cuda", index=(0,)))
+    _run("cuda")
+    assert set(cupy.used) == {1}
     cupy.devices = [("Fake", 7, 0)]
     with pytest.raises(DeviceError, match=r"compute capability 7\.0; 7\.5 or later"):
         hal.open_device(DeviceChoice(name="cuda"))
+    assert hal.settle(DeviceChoice(), 1e9).name != "cuda"
 
 
 # Memory.
@@ -199,11 +205,11 @@ def test_a_launch_without_memory_is_done_again_in_halves(cupy, failures: int):
 
 def test_a_gpu_without_memory_fails_and_does_not_go_on_for_ever(cupy):
     cupy.short_launches = 10**9
-    with pytest.raises(DeviceError, match="smallest launch"):
+    with pytest.raises(DeviceError, match="not even a launch of"):
         _run("cuda")
     cupy.short_launches = 0
     cupy.memory = 2_000_000
-    with pytest.raises(DeviceError, match="device=cuda: "):
+    with pytest.raises(DeviceError, match=r"out of memory.*use a smaller portfolio"):
         _run("cuda")
 
 
@@ -211,8 +217,25 @@ def test_a_table_that_overflows_is_emptied_and_its_launches_done_again(cupy, mon
     monkeypatch.setattr(path_cuda, "_SLOTS_A_ROW", 1)
     monkeypatch.setattr(path_cuda, "_SMALLEST_TABLE", 64)
     launches = len(range(0, PATHS, 700))
-    assert _run("cuda", launch_paths=700)[0].digest() == _expected().digest()
+    for launch in (700, 256):
+        assert _run("cuda", launch_paths=launch)[0].digest() == _expected().digest()
     assert len(cupy.launches) > launches
+
+
+def test_a_table_that_is_too_small_for_any_launch_is_an_error(cupy, monkeypatch):
+    monkeypatch.setattr(path_cuda, "_SLOTS_A_ROW", 1)
+    monkeypatch.setattr(path_cuda, "_SMALLEST_TABLE", 4)
+    with pytest.raises(DeviceError, match="overflow the GPU's table"):
+        _run("cuda", launch_paths=700)
+
+
+def test_a_gpu_that_failed_begins_anew(cupy):
+    device = hal.open_device(DeviceChoice(name="cuda", launch_paths=700))
+    cupy.launch_fault = "cudaErrorUnknown"
+    with pytest.raises(DeviceError):
+        device.run(PLAN, FIRST_PATH, PATHS, 0)
+    cupy.launch_fault = ""
+    assert device.run(PLAN, FIRST_PATH, PATHS, 0)[0].digest() == _expected().digest()
 
 
 def test_a_table_that_fills_up_is_collected_on_the_way(cupy, monkeypatch):

@@ -40,7 +40,7 @@ needs_compiler = pytest.mark.skipif(
 def host_rows(kernel: Kernel, first_path: int, lanes: int) -> np.ndarray:
     """The rows that the kernel writes, run on the host."""
     module = fake_cupy.Fake().cuda.function.Module()
-    module.load(fake_cupy.build(kernel.source, ("-O0", "-DOFFTAKE_THREADS=32", "-DOFFTAKE_FAST=0")))
+    module.load(fake_cupy.build(kernel.source, ("-O0", "-DOFFTAKE_THREADS=32")))
     for name in ("c", "ci", "cw"):
         array = kernel.arrays[name]
         ctypes.memmove(module.get_global_var(name), array.ctypes.data, array.nbytes)
@@ -194,7 +194,7 @@ void offtake_count(float*, unsigned, int*, float*, u64*) {}
 """
     prelude = files("offtake_kernels").joinpath("cuda", "prelude.cuh").read_text()
     with tempfile.NamedTemporaryFile(suffix=".so") as file:
-        file.write(fake_cupy.build(prelude + source + kernels, ("-O1", "-DOFFTAKE_FAST=0", *flags)))
+        file.write(fake_cupy.build(prelude + source + kernels, ("-O1", *flags)))
         file.flush()
         return ctypes.CDLL(file.name)
 

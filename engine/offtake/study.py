@@ -81,7 +81,10 @@ class DeviceChoice(Terms):
     )
     arithmetic: Literal["strict", "fast"] = "strict"
     """strict gives the same bits on every backend; fast allows fused multiply-add."""
-    index: Annotated[tuple[NonNegativeWhole, ...] | None, BeforeValidator(_numbers_of_devices)] = None
+    index: Annotated[
+        Annotated[tuple[NonNegativeWhole, ...], Field(min_length=1)] | None,
+        BeforeValidator(_numbers_of_devices),
+    ] = None
     """Which devices of their kind, from 0: one, a list, or all of them (also null)."""
     launch_paths: PositiveWhole | None = None
     """Paths held at once: memory only, never the answer. null chooses."""

@@ -33,6 +33,8 @@ _SMALLEST_TABLE = 4 * SMALLEST_LAUNCH
 # Share of the free memory that the rows of all flying launches may take.
 _ROWS_SHARE = 0.6
 _MOST_PATHS = 1 << 18
+# A kernel numbers what a quarter records in 32 bits.
+_LARGEST_LAUNCH = 1 << 22
 _COUNTING_BLOCKS = 64
 _COLLECTING_BLOCKS = 1024
 _NO_KEY = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -62,6 +64,7 @@ class Gpu:
             names = ("offtake_paths", "offtake_tally", "offtake_collect", "offtake_count")
             self._functions = {name: self._module.get_function(name) for name in names}
             self._numbers = self._set_numbers()
+            self._load_kernel()
             self._table = _Table(cupy, kernel.rows, self._free() // _TABLE_SHARE)
             self._set_constant("tally", self._table.constant())
             self._rules, self._levels, self._hits = self._thresholds()
@@ -76,12 +79,17 @@ class Gpu:
     def run(self, first_path: int, paths: int, keep: int, builder: TallyBuilder) -> list[Kept]:
         """Tallies paths first_path … first_path + paths - 1; returns the first `keep` of them whole.
 
-        A launch for which memory is short, or whose bins overflow the table, is done again in halves.
+        When memory is short, launches become smaller; when bins overflow the table, it is collected after
+        each launch, and a launch that fills it alone is halved. What was summed since the last collection is
+        then done again.
+
+        Raises MemoryError when the smallest launch is too large.
         """
         todo = deque(_cut(first_path, paths, self.launch_paths))
         flying: deque[_Slot] = deque()
         summed: list[tuple[int, int]] = []
         kept: dict[int, Kept] = {}
+        cautious = False
 
         def land(slots: int) -> None:
             for slot in [flying.popleft() for _ in range(slots)]:
@@ -90,9 +98,10 @@ class Gpu:
                 kept.update(self._keep(slot, first_path, keep))
 
         with self._device():
+            self._forget()
             while todo or flying:
                 short = False
-                if todo and len(flying) < len(self._slots):
+                if todo and len(flying) < (1 if cautious else len(self._slots)):
                     flying.append(next(slot for slot in self._slots if slot not in flying))
                     short = not self._start(flying[-1], *todo.popleft())
                     if not short:
@@ -100,20 +109,37 @@ class Gpu:
                 else:
                     land(1)
                 used, lost = self._table.counters.get().tolist()
-                if not short and not lost and 2 * used < self._table.slots:
+                if not (short or lost or cautious or 2 * used >= self._table.slots):
                     continue
                 land(len(flying))
                 if short or self._table.counters.get()[1]:
-                    todo.extendleft(reversed(_halved(summed)))
-                    self._table.clear()
-                    _fill(self._hits, 0)
-                    self._settle()
+                    size = self._smaller() if short else _size_of_another_try(summed)
+                    again = [*summed, *todo]
+                    todo = deque(part for launch in again for part in _cut(*launch, size))
+                    self._forget()
+                    cautious = True
                 else:
                     self._collect(builder)
                 summed.clear()
             self._collect(builder)
             self._add_known(builder, first_path, paths)
         return list(kept.values())
+
+    def _forget(self) -> None:
+        """Empties table and counters."""
+        self._settle()
+        self._table.clear()
+        _fill(self._hits, 0)
+        self._settle()
+
+    def _smaller(self) -> int:
+        """Slots of half the size; returns the paths of a launch. Raises MemoryError when there are none."""
+        paths = self.launch_paths // 2
+        if paths < SMALLEST_LAUNCH:
+            raise MemoryError(f"not even a launch of {self.launch_paths} paths finds memory")
+        self._slots = []
+        self._slots = self._allocate(paths)
+        return self.launch_paths
 
     # Setting up.
 
@@ -126,7 +152,15 @@ class Gpu:
         """Waits for the device: launches have streams of their own, which wait for no other."""
         self._cupy.cuda.Device().synchronize()
 
+    def _load_kernel(self) -> None:
+        """Runs no path, so that the kernel's local memory is reserved before the rest is shared out."""
+        nothing = self._numbers[0]
+        given = np.uint64(0), np.uint32(0), nothing, nothing
+        self._functions["offtake_paths"]((1, 1, 1), (self._threads, 1, 1), given)
+        self._settle()
+
     def _free(self) -> int:
+        self._cupy.get_default_memory_pool().free_all_blocks()
         return int(self._cupy.cuda.runtime.memGetInfo()[0])
 
     def _set_constant(self, name: str, array: np.ndarray) -> None:
@@ -159,7 +193,9 @@ class Gpu:
         """As many paths a launch as asked for, or as suit the memory; halved while memory is short."""
         rows = self._kernel.rows
         fits = min(int(self._free() * _ROWS_SHARE) // (4 * rows * _FLYING), _MOST_PATHS)
-        paths = wanted or max(SMALLEST_LAUNCH, fits // self._resident() * self._resident())
+        paths = min(wanted or 0, _LARGEST_LAUNCH) or max(
+            SMALLEST_LAUNCH, fits // self._resident() * self._resident()
+        )
         while True:
             try:
                 return [_Slot(self._cupy, rows, paths) for _ in range(_FLYING)]
@@ -181,6 +217,7 @@ class Gpu:
 
     def _start(self, slot: _Slot, first_path: int, lanes: int) -> bool:
         """Launches paths and their tally; False when the device has no memory for that."""
+        assert lanes <= slot.paths, (lanes, slot.paths)
         slot.first_path, slot.lanes = first_path, lanes
         try:
             with slot.stream, self._range("offtake launch"):
@@ -352,16 +389,17 @@ def _cut(first_path: int, paths: int, size: int) -> list[tuple[int, int]]:
     return [(first_path + at, min(size, paths - at)) for at in range(0, paths, size)]
 
 
-def _halved(launches: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The same paths in launches of half the size.
+def _size_of_another_try(launches: list[tuple[int, int]]) -> int:
+    """Paths of a launch after bins overflowed: one launch alone is halved.
 
-    Raises MemoryError when they are the smallest, whose bins always fit.
+    Raises MemoryError when that is the smallest, whose bins should fit.
     """
     largest = max(lanes for _, lanes in launches)
+    if len(launches) > 1:
+        return largest
     if largest <= SMALLEST_LAUNCH:
-        raise MemoryError("the GPU's table of bins overflows even in the smallest launch")
-    size = max(SMALLEST_LAUNCH, largest // 2)
-    return [part for first, lanes in launches for part in _cut(first, lanes, size)]
+        raise MemoryError("the bins of the smallest launch overflow the GPU's table")
+    return max(SMALLEST_LAUNCH, largest // 2)
 
 
 def _floats(patterns: np.ndarray) -> np.ndarray:

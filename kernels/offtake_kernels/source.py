@@ -176,6 +176,7 @@ class Statements:
     ):
         self._numbers, self._inputs, self._names = numbers, inputs, dict(names or {})
         self._stores = list(stores)
+        assert not _crossed(self._stores), "a store would read what another has replaced"
         self._order = [v for v in reachable([s.value for s in stores]) if _is_computed(v)]
         self._chunks: list[_Chunk] = []
         self._at: dict[int, int] = {}
@@ -456,6 +457,12 @@ def rows_of(value: Value) -> int:
     """Deals, factors or streams of a value: the length of its first axis, where it has two."""
     assert len(value.shape) <= 2, value.shape
     return value.shape[0] if len(value.shape) == 2 else 1
+
+
+def _crossed(stores: Sequence[Store]) -> bool:
+    """Whether a store passes on an input that another replaces."""
+    replaced = {store.replaces.number for store in stores if store.replaces is not None}
+    return any(_resolve(store.value, None)[0].number in replaced for store in stores)
 
 
 def _is_computed(value: Value) -> bool:

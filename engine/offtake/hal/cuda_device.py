@@ -36,7 +36,8 @@ class CudaDevice:
 
         self._cupy = cupy
         count = cupy.cuda.runtime.getDeviceCount()
-        self._numbers = tuple(range(count)) if choice.index is None else choice.index
+        usable = tuple(n for n in range(count) if _architecture(cupy, n) >= nvrtc.OLDEST)
+        self._numbers = usable if choice.index is None else choice.index
         for number in self._numbers:
             if number >= count:
                 raise DeviceError(f"device.index={number}: {count} GPUs are visible here, from 0")
@@ -54,8 +55,10 @@ class CudaDevice:
     def unusable(cls) -> str | None:
         if importlib.util.find_spec("cupy") is None:
             return f"CuPy is not installed; {_EXTRAS}"
-        import cupy
-
+        try:
+            import cupy
+        except ImportError as error:
+            return f"CuPy cannot be imported ({error}); {_EXTRAS}"
         try:
             count = cupy.cuda.runtime.getDeviceCount()
         except cupy.cuda.runtime.CUDARuntimeError as error:
@@ -63,6 +66,9 @@ class CudaDevice:
             return f"no Nvidia driver that this CUDA can use ({found}); install one, or use device=numpy"
         if count == 0:
             return "no GPU is visible; see nvidia-smi and CUDA_VISIBLE_DEVICES, or use device=numpy"
+        newest = max(_architecture(cupy, number) for number in range(count))
+        if newest < nvrtc.OLDEST:
+            return f"compute capability {newest / 10}; {nvrtc.OLDEST / 10} or later is needed"
         try:
             cupy.cuda.nvrtc.getVersion()
         except (ImportError, RuntimeError) as error:

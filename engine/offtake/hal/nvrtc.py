@@ -6,9 +6,10 @@ wins.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from typing import Any
 from offtake.errors import DeviceError
 from offtake_kernels.path_cuda import THREADS
 
-_EXACT = ("-fmad=false", "-ftz=false", "-prec-div=true", "-prec-sqrt=true", "-DOFFTAKE_FAST=0")
-_FAST = ("-fmad=true", "-ftz=true", "-prec-div=false", "-prec-sqrt=false", "-DOFFTAKE_FAST=1")
+_EXACT = ("-fmad=false", "-ftz=false", "-prec-div=true", "-prec-sqrt=true")
+_FAST = ("-fmad=true", "-ftz=true", "-prec-div=false", "-prec-sqrt=false")
 _DIGEST_BYTES = 32
 OLDEST = 75
 
@@ -82,8 +83,10 @@ def supported(nvrtc: Any, architecture: int) -> int:
 def cache_folder() -> Path:
     """OFFTAKE_CACHE_DIR, or offtake in the user's cache folder."""
     given = os.environ.get("OFFTAKE_CACHE_DIR")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(given) if given else Path(base) / "offtake" / "kernels"
+    if given:
+        return Path(given)
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(base) / "offtake" / "kernels"
 
 
 def _read(file: Path) -> bytes | None:
@@ -98,10 +101,11 @@ def _read(file: Path) -> bytes | None:
 
 def _write(file: Path, code: bytes) -> None:
     """Whole or not at all; a folder that cannot be written to is left alone."""
+    part = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as part:
-            part.write(hashlib.sha256(code).digest() + code)
-        os.replace(part.name, file)
+        part.write_bytes(hashlib.sha256(code).digest() + code)
+        os.replace(part, file)
     except OSError:
-        return
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)

@@ -4,9 +4,7 @@ typedef unsigned long long u64;
 
 // Minimum and maximum in which a NaN stays one, as numpy has them: what is not finite is counted, never hidden.
 __device__ __forceinline__ float least(float a, float b) {
-#if OFFTAKE_FAST
-  return fminf(a, b);
-#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   float result;
   asm("min.NaN.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
   return result;
@@ -16,9 +14,7 @@ __device__ __forceinline__ float least(float a, float b) {
 }
 
 __device__ __forceinline__ float most(float a, float b) {
-#if OFFTAKE_FAST
-  return fmaxf(a, b);
-#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   float result;
   asm("max.NaN.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
   return result;
