@@ -17,7 +17,7 @@ if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck initcheck; do
     echo "compute-sanitizer: $tool"
     if compute-sanitizer --tool "$tool" --error-exitcode 9 "$python" "$here/gpu_check.py" --only-parity anthropic \
-        --paths-of-parity 512; then verdict=clean; else verdict=failed; fi
+        --paths-of-parity 1500; then verdict=clean; else verdict=failed; fi
     "$python" "$here/gpu_check.py" --json "$report" --note "sanitizer_$tool" "$verdict"
   done
 else

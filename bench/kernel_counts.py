@@ -35,8 +35,6 @@ from offtake_kernels.layout import Plan
 ARCHITECTURES = (75, 80, 90, 100, 120)
 PORTFOLIOS = ("openai", "openai_signed", "openai_amazon", "anthropic")
 COUNTED = 90
-# Instructions a path of the hand-counted core of the plain portfolio with four metrics, on sm_90.
-HAND_COUNTED = 18_900
 # Where the source goes on with the tally, which is the same in every kernel.
 _TALLY = "// The exact tally"
 _FOUR = ("cash", "spend", "compute", "capacity_gw")

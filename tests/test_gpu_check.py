@@ -37,6 +37,7 @@ def test_the_report_holds_parity_throughput_and_a_long_run(report: Path):
     found = json.loads(report.read_text())
     assert found["device"]["kind"] == "Fake"
     assert [row["strict_is_numpys"] for row in found["parity"]] == [True]
+    assert all(0 <= row["fast_strays"] < gpu_check.FAR for row in found["parity"])
     assert {row["arithmetic"] for row in found["throughput"]} == {"strict", "fast"}
     assert all(row["paths_per_second"] > 0 < row["share_of_issue_bound"] for row in found["throughput"])
     assert found["long_run"]["paths"] == 300
