@@ -8,6 +8,7 @@ is left out.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -23,6 +24,8 @@ from .ops_graph import CallOps
 from .source import Cell, Numbers, Statements, Store, print_function, rows_of
 from .trees import named_leaves, transform
 
+_WIDTH = 110
+_COMMENT: dict[str, Any] = {"initial_indent": "// ", "subsequent_indent": "// "}
 # A frame of so many floats may live in registers.
 _REGISTER_FRAME = 144
 _TIME = ("const float t = (float)quarter;", "const float* const numbers = quarter_numbers + since * NUMBERS;")
@@ -83,7 +86,8 @@ class _Frame:
             if cell.text in live:
                 slots.append(f"{name} = {size}")
                 size += rows
-        return f"enum {{ {', '.join(slots)} }};" if slots else "", size
+        declared = textwrap.fill(f"enum {{ {', '.join(slots)} }};", _WIDTH, subsequent_indent="       ")
+        return declared if slots else "", size
 
 
 @dataclass
@@ -176,6 +180,8 @@ class _Printer:
         yield f"enum {{ HISTORY = {plan.history}, QUARTERS = {plan.quarters}, PLACES = {recorded} }};"
         yield f"enum {{ NUMBERS = {arrays['quarter_numbers'].shape[1]} }};"
         yield ""
+        groups = (f"g{n} deal {', '.join(map(str, g.deals))}" for n, g in enumerate(plan.groups))
+        yield from textwrap.wrap(f"Deals of one shape: {'; '.join(groups)}.", _WIDTH, **_COMMENT)
         if frame:
             yield from ("// A path's frame: its terms, then its state.", frame)
         if past:
