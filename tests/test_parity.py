@@ -26,7 +26,7 @@ PATHS = 3000
 # Its lanes lie on both sides of the path id at which the high word changes.
 FIRST_PATH = 2**32 - 1000
 STUDIES = int(os.environ.get("OFFTAKE_PARITY_STUDIES", "200"))
-STUDIES_OF_MAKE_TEST = 12
+STUDIES_OF_MAKE_TEST = 6
 
 pytestmark = [
     pytest.mark.slow,
