@@ -6,8 +6,10 @@ by a formula; nothing is drawn while it is built. To try other terms, add a func
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import offtake
@@ -125,6 +127,13 @@ def study(deals: int = 12, quarters: int = 41, paths: int = 65_536) -> Study:
 def openai(paths: int) -> Study:
     """The shipped OpenAI portfolio; its terms may change with the project's knowledge, its shape hardly."""
     return offtake.load("openai", [f"study.paths={paths}", "device=numpy"])
+
+
+def save(found: Any, file: Path | None) -> None:
+    """Writes results as JSON where a file is named."""
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def seconds(work: Callable[[], Any]) -> float:

@@ -22,7 +22,7 @@ from typing import Any
 
 import common
 import numpy as np
-from compare_naive import NoTally, fresh, memory, quick_study, spread
+from compare_naive import NoTally, fresh, peak_memory, quick_study, spread
 
 import offtake
 from offtake.compile import compile_study
@@ -32,7 +32,6 @@ from offtake_kernels import walk
 from offtake_kernels.layout import Plan
 from offtake_kernels.tally import MOST_LANES, TallyBuilder
 
-MEMORY_PATHS = (100_000, 1_000_000, 10_000_000)
 LONGEST_SECONDS = 480.0
 LAUNCHES = 8
 ROUNDS_OF_CORES = 3
@@ -129,22 +128,6 @@ def scaling(every: set[int]) -> dict[str, Any]:
     }
 
 
-def peak_memory(paths_per_second: float) -> list[dict[str, Any]]:
-    """Peak memory of a whole run by number of paths; what would take longer than 8 minutes is not run."""
-    found: list[dict[str, Any]] = []
-    for paths in MEMORY_PATHS:
-        if paths / paths_per_second > LONGEST_SECONDS:
-            found.append({"paths": paths, "peak_mib": None, "seconds": None})
-            continue
-        work = (
-            f"import offtake; study = offtake.load('openai', ['study.paths={paths}'])\n"
-            "offtake.run(study, device='jax').summary.statistics"
-        )
-        peak, seconds = memory(work)
-        found.append({"paths": paths, "peak_mib": round(peak, 1), "seconds": round(seconds, 1)})
-    return found
-
-
 def measure(rounds: int) -> dict[str, Any]:
     """Everything, as JSON holds it."""
     every = set(range(cores()))
@@ -162,7 +145,11 @@ def measure(rounds: int) -> dict[str, Any]:
         "rounds": rounds,
         "scaling": scaling(every),
     }
-    found["memory"] = peak_memory(found["scaling"]["two"]["least"])
+    work = (
+        "import offtake; study = offtake.load('openai', ['study.paths={paths}'])\n"
+        "offtake.run(study, device='jax').summary.statistics"
+    )
+    found["memory"] = peak_memory(work, found["scaling"]["two"]["least"], LONGEST_SECONDS)
     found["quick_study_seconds"] = {name: quick_study(3, name) for name in ("numpy", "jax")}
     with suppress(AttributeError):
         os.sched_setaffinity(0, {max(every)})
@@ -181,9 +168,7 @@ def main() -> None:
     options = parser.parse_args()
     found = measure(options.rounds)
     print(json.dumps(found, indent=1))
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    common.save(found, options.json)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ count little. Memory, import time and the quick study are measured in fresh proc
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -122,18 +121,16 @@ def memory(work: str) -> tuple[float, float]:
     return int(peak) / 2**20, float(seconds)
 
 
-def peak_memory(paths_per_second: float) -> list[dict[str, Any]]:
-    """Peak memory by number of paths; what would take longer than five minutes is not run."""
+def peak_memory(work: str, paths_per_second: float, longest: float) -> list[dict[str, Any]]:
+    """Peak memory of a piece of Python by the number of {paths} in it; what would take longer than `longest`
+    seconds is not run.
+    """
     found: list[dict[str, Any]] = []
     for paths in MEMORY_PATHS:
-        if paths / paths_per_second > LONGEST_SECONDS:
+        if paths / paths_per_second > longest:
             found.append({"paths": paths, "peak_mib": None, "seconds": None})
             continue
-        work = (
-            f"import common, offtake; offtake.run(common.study({DEALS}, {QUARTERS}, {paths}))"
-            ".summary.statistics"
-        )
-        peak, seconds = memory(work)
+        peak, seconds = memory(work.format(paths=paths))
         found.append({"paths": paths, "peak_mib": round(peak, 1), "seconds": round(seconds, 2)})
     return found
 
@@ -190,7 +187,9 @@ def measure(paths: int, naive_paths: int, rounds: int) -> dict[str, Any]:
     )
     found["naive_peak_mib"] = round(memory(plain)[0], 1)
     found["alternation"] = alternate(paths, naive_paths, rounds)
-    found["memory"] = peak_memory(found["alternation"]["offtake_full"]["least"])
+    study = f"common.study({DEALS}, {QUARTERS}, {{paths}})"
+    work = f"import common, offtake; offtake.run({study}).summary.statistics"
+    found["memory"] = peak_memory(work, found["alternation"]["offtake_full"]["least"], LONGEST_SECONDS)
     return found
 
 
@@ -255,9 +254,8 @@ def main() -> None:
     found = measure(options.paths, options.naive_paths, options.rounds)
     page = markdown(found)
     print(page, end="")
+    common.save(found, options.json)
     if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         options.json.with_suffix(".md").write_text(page, encoding="utf-8")
 
 

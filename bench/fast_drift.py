@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import common
 import numpy as np
 
 import offtake
@@ -125,9 +126,7 @@ def main() -> None:
     options = parser.parse_args()
     found = measure(options.paths)
     print(json.dumps(found, indent=1))
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    common.save(found, options.json)
 
 
 if __name__ == "__main__":

@@ -186,16 +186,11 @@ def main(arguments: list[str] | None = None) -> int:
     if given.verdict:
         return _verdict(json.loads(given.json.read_text()))
     if given.note:
-        _save({**json.loads(given.json.read_text()), given.note[0]: given.note[1]}, given.json)
+        common.save({**json.loads(given.json.read_text()), given.note[0]: given.note[1]}, given.json)
         return 0
     for report in measure(given.portfolio, int(given.paths), given.paths_of_parity, given.rounds):
-        _save(report, given.json)
+        common.save(report, given.json)
     return 0
-
-
-def _save(report: dict[str, Any], file: Path | None) -> None:
-    if file is not None:
-        file.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def _verdict(report: dict[str, Any]) -> int:

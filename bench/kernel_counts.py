@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib
-import json
 import re
 import shutil
 import subprocess
@@ -58,7 +56,7 @@ def four_metrics(plan: Plan) -> Plan:
 
 def compiled(kernel: Kernel, architecture: int, *, strict: bool) -> dict[str, Any]:
     """Registers, stack and spills of `offtake_paths`, and seconds of compiling."""
-    compiler = importlib.import_module("cupy.cuda").nvrtc
+    compiler = nvrtc.load()
 
     begun = time.perf_counter()
     options = (*nvrtc.options(architecture, strict=strict), "-lineinfo")
@@ -192,12 +190,12 @@ def main() -> None:
         "--json", type=Path, metavar="FILE", help="write the results, and a table beside them"
     )
     given = parser.parse_args()
-    compiler = importlib.import_module("cupy.cuda").nvrtc
+    compiler = nvrtc.load()
 
     found = {"nvrtc": "{}.{}".format(*compiler.getVersion()), "kernels": measure()}
     print(table(found))
+    common.save(found, given.json)
     if given.json:
-        given.json.write_text(json.dumps(found, indent=1) + "\n")
         given.json.with_suffix(".md").write_text(table(found))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from functools import cache
@@ -12,6 +11,8 @@ from typing import Any
 import kernel_counts
 import pytest
 
+from offtake.errors import DeviceError
+from offtake.hal import nvrtc
 from offtake_kernels.kernel import Kernel, print_kernel
 
 RESULTS = Path(__file__).parent.parent / "bench" / "results"
@@ -28,14 +29,10 @@ FORBIDDEN = {
 
 
 def _compiler() -> Any:
-    if importlib.util.find_spec("cupy") is None:
-        return None
     try:
-        compiler = importlib.import_module("cupy.cuda").nvrtc
-        compiler.getVersion()
-    except (ImportError, RuntimeError):
+        return nvrtc.load()
+    except DeviceError:
         return None
-    return compiler
 
 
 COMPILER = _compiler()

@@ -19,6 +19,7 @@ from .kept import Kept
 from .kernel import Kernel
 from .layout import NONE, Plan
 from .tally import BIN_BITS, BIN_MASK, MOST_LANES, RowSums, TallyBuilder
+from .walk import COMPARE
 
 # Threads of a block: as many as may have every register of a multiprocessor.
 THREADS = 256
@@ -38,7 +39,8 @@ _LARGEST_LAUNCH = 1 << 22
 _COUNTING_BLOCKS = 64
 _COLLECTING_BLOCKS = 1024
 _NO_KEY = np.uint64(0xFFFFFFFFFFFFFFFF)
-_OPERATORS = ("<", "<=", ">", ">=")
+# In the order in which cuda/tally.cuh numbers them: < <= > >=.
+_OPERATORS, _COMPARISONS = tuple(COMPARE), tuple(COMPARE.values())
 
 
 class Gpu:
@@ -301,17 +303,14 @@ class Gpu:
 
     def _add_known(self, builder: TallyBuilder, first_path: int, paths: int) -> None:
         """Rows in which all paths have one value, known before any of them ran."""
-        plan = self._kernel.plan
         for row, known in _known_rows(self._kernel):
             builder.add_constant(row, known, first_path, paths)
         for counter, known, op, level, nullable in _rules(self._kernel):
             if not isinstance(known, int):
-                compare = (np.less, np.less_equal, np.greater, np.greater_equal)[op]
-                held = bool(compare(known, np.float32(level))) and not (
+                held = bool(_COMPARISONS[op](known, np.float32(level))) and not (
                     nullable and known == np.float32(NONE)
                 )
                 builder.add_threshold(counter, paths * held)
-        assert builder.rows == plan.rows
 
 
 class _Slot:

@@ -175,8 +175,8 @@ class Statements:
         handed: str = "",
     ):
         self._numbers, self._inputs, self._names = numbers, inputs, dict(names or {})
-        self._stores = list(stores)
-        assert not _crossed(self._stores), "a store would read what another has replaced"
+        assert not _crossed(stores), "a store would read what another has replaced"
+        self._stored = {_resolve(store.value, None)[0].number for store in stores}
         self._order = [v for v in reachable([s.value for s in stores]) if _is_computed(v)]
         self._chunks: list[_Chunk] = []
         self._at: dict[int, int] = {}
@@ -187,7 +187,7 @@ class Statements:
         self._last_read = self._last_reads()
         self.handed = 0
         self._slots = self._hand_over(handed) if handed else {}
-        for store in self._stores:
+        for store in stores:
             self._place_store(store)
         self._texts: dict[int, str] = {}
         self._loaded: dict[tuple[int, str], str] = {}
@@ -287,24 +287,22 @@ class Statements:
     # Printing.
 
     def _print(self, number: int, chunk: _Chunk) -> list[str]:
-        stored = {_resolve(s.value, None)[0].number for s in self._stores}
-        before: list[str] = []
         body: list[str] = []
+        # Where a loop reads what does not change with its rows.
+        before = [] if chunk.rows > 1 else body
         pending = list(chunk.stores)
         for value in chunk.values:
-            loads, text = self._expression(value, number)
-            (before if chunk.rows > 1 else body).extend(loads[0])
-            body += loads[1]
-            if self._is_inline(value, number, text, stored):
+            text = self._expression(value, number, before, body)
+            if self._is_inline(value, number, text):
                 self._texts[value.number] = text
                 continue
             body += self._define(value, text, chunk)
-            ready = [s for s in pending if _resolve(s.value, None)[0] is value and self._may_store(s, chunk)]
+            ready = [s for s in pending if _resolve(s.value, None)[0] is value and _may_store(s, chunk)]
             for store in ready:
                 pending.remove(store)
-                body += self._stored(store, number, before)
+                self._write(store, number, before, body)
         for store in pending:
-            body += self._stored(store, number, before)
+            self._write(store, number, before, body)
         for key in [k for k in self._loaded if k[1] == "k"]:
             del self._loaded[key]
         if chunk.rows == 1:
@@ -315,21 +313,12 @@ class Statements:
         inside = [f"  {line}" for line in body]
         return [*before, unroll, f"for (int k = 0; k < {chunk.rows}; ++k) {{", *inside, "}"]
 
-    def _may_store(self, store: Store, chunk: _Chunk) -> bool:
-        """Whether nothing of the chunk still reads what the store replaces: rows are read more than once."""
-        return store.replaces is None or (chunk.rows == 1 and rows_of(store.replaces) == 1)
-
-    def _stored(self, store: Store, number: int, before: list[str]) -> list[str]:
-        row = "k" if store.cell.rows > 1 else "0"
-        lines: list[str] = []
-        old = store.replaces
+    def _write(self, store: Store, number: int, before: list[str], body: list[str]) -> None:
+        old, row = store.replaces, "k" if store.cell.rows > 1 else None
         if old is not None and old.number in self._last_read and self._chunks[number].rows == 1:
-            self._load(old, "0", lines)
-        loads, text = self._reference(store.value, row if store.cell.rows > 1 else None, number)
-        (before if self._chunks[number].rows > 1 else lines).extend(loads[0])
-        lines += loads[1]
-        statement = store.cell.store(row, text)
-        return [*lines, f"if ({store.condition}) {statement}" if store.condition else statement]
+            self._load(old, "0", body)
+        statement = store.cell.store(row or "0", self._reference(store.value, row, number, before, body))
+        body.append(f"if ({store.condition}) {statement}" if store.condition else statement)
 
     def _define(self, value: Value, text: str, chunk: _Chunk) -> list[str]:
         name, kind = self._name(value), C_TYPES[value.kind]
@@ -340,14 +329,14 @@ class Statements:
         handed = [self._slots[value.number].store("0", name)] if value.number in self._slots else []
         return [f"const {kind} {name} = {text};", *handed]
 
-    def _is_inline(self, value: Value, number: int, text: str, stored: set[int]) -> bool:
+    def _is_inline(self, value: Value, number: int, text: str) -> bool:
         users = self._users[value.number]
         return (
             len(users) == 1
             and self._at[users[0].number] == number
             and users[0].op != "stack"
             and value.op != "stack"
-            and value.number not in stored
+            and value.number not in self._stored
             and value.number not in self._row_uses
             and len(text) <= _LONGEST_INLINE
         )
@@ -355,19 +344,12 @@ class Statements:
     def _name(self, value: Value) -> str:
         return self._names.get(value.number, f"v{value.number}")
 
-    def _expression(self, value: Value, chunk: int) -> tuple[tuple[list[str], list[str]], str]:
-        """(loads before the loop, loads inside it) and the text that computes a value."""
+    def _expression(self, value: Value, chunk: int, before: list[str], body: list[str]) -> str:
+        """The text that computes a value; what it reads first goes before the loop, or into it."""
         row = "k" if self._chunks[chunk].rows > 1 else None
-        loads: tuple[list[str], list[str]] = ([], [])
-        texts = []
-        for argument in value.args:
-            if value.op == "take" and argument is value.args[0]:
-                continue
-            found, text = self._reference(argument, row if rows_of(argument) > 1 else None, chunk)
-            loads[0].extend(found[0])
-            loads[1].extend(found[1])
-            texts.append(text)
-        return loads, self._combined(value, texts)
+        arguments = value.args[1:] if value.op == "take" else value.args
+        texts = [self._reference(a, row if rows_of(a) > 1 else None, chunk, before, body) for a in arguments]
+        return self._combined(value, texts)
 
     def _combined(self, value: Value, texts: Sequence[str]) -> str:
         op = value.op
@@ -388,29 +370,25 @@ class Statements:
         return f"{_CALLS[op]}({', '.join(texts)})"
 
     def _reference(
-        self, value: Value, row: str | None, chunk: int
-    ) -> tuple[tuple[list[str], list[str]], str]:
+        self, value: Value, row: str | None, chunk: int, before: list[str], body: list[str]
+    ) -> str:
         base, row = _resolve(value, row)
-        loads: tuple[list[str], list[str]] = ([], [])
         if base.constant is not None:
-            return loads, self._numbers.text(base, row)
+            return self._numbers.text(base, row)
         if base.op == "input":
-            return loads, self._load(base, row or "0", loads[1] if row == "k" else loads[0])
+            return self._load(base, row or "0", body if row == "k" else before)
+        here, there = self._chunks[chunk], self._chunks[self._at[base.number]]
         if row is None:
-            if (
-                base.number in self._slots
-                and self._chunks[chunk].position != self._chunks[self._at[base.number]].position
-            ):
-                return loads, self._take_over(base, chunk, loads[0])
-            return loads, self._texts.get(base.number, self._name(base))
-        if row == "k" and self._at[base.number] == chunk and base.op != "stack":
+            if base.number in self._slots and here.position != there.position:
+                return self._take_over(base, here.position, before)
+            return self._texts.get(base.number, self._name(base))
+        if row == "k" and here is there and base.op != "stack":
             kept = f"{self._name(base)}_k" if base.number in self._row_uses else self._name(base)
-            return loads, self._texts.get(base.number, kept)
-        return loads, f"{self._name(base)}[{row}]"
+            return self._texts.get(base.number, kept)
+        return f"{self._name(base)}[{row}]"
 
-    def _take_over(self, value: Value, chunk: int, lines: list[str]) -> str:
+    def _take_over(self, value: Value, position: int, lines: list[str]) -> str:
         """The variable of this stage that holds what another handed over."""
-        position = self._chunks[chunk].position
         key = value.number, f"stage {position}"
         if key not in self._loaded:
             self._loaded[key] = f"{self._name(value)}_s{position}"
@@ -457,6 +435,11 @@ def rows_of(value: Value) -> int:
     """Deals, factors or streams of a value: the length of its first axis, where it has two."""
     assert len(value.shape) <= 2, value.shape
     return value.shape[0] if len(value.shape) == 2 else 1
+
+
+def _may_store(store: Store, chunk: _Chunk) -> bool:
+    """Whether nothing of the chunk still reads what the store replaces: rows are read more than once."""
+    return store.replaces is None or (chunk.rows == 1 and rows_of(store.replaces) == 1)
 
 
 def _crossed(stores: Sequence[Store]) -> bool:

@@ -19,7 +19,7 @@ from .tally import MOST_LANES, TallyBuilder
 
 # Quarters that a tile runs before the next tile's turn: fewer visits, more rows to hold.
 _VISIT = 4
-_COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
 class Tile(Protocol):
@@ -164,7 +164,7 @@ def _count(
     for threshold in plan.thresholds:
         if threshold.per_path == per_path:
             values = rows[places[threshold.series]]
-            hits = _COMPARE[threshold.op](values, np.float32(threshold.level))
+            hits = COMPARE[threshold.op](values, np.float32(threshold.level))
             if series[threshold.series].nullable:
                 hits &= values != np.float32(NONE)
             builder.add_threshold(counter + t, int(np.count_nonzero(hits)))

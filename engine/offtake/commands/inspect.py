@@ -6,9 +6,12 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from offtake.errors import InputError, Mistake
+
+if TYPE_CHECKING:
+    from offtake.study import Study
 
 
 def command_parser(command: str, description: str, examples: Sequence[str]) -> argparse.ArgumentParser:
@@ -30,10 +33,21 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config-dir", metavar="DIR", help="a folder with more portfolio/, deal/ … files")
 
 
-def files_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+def _files_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """An override holds = or begins with ~; anything else is a file."""
     overrides = [text for text in arguments if "=" in text or text.startswith("~")]
     return [text for text in arguments if text not in overrides], overrides
+
+
+def one_study(given: argparse.Namespace) -> Study:
+    """The study that `add_study_arguments` name. Raises InputError, also for two files."""
+    files, overrides = _files_and_overrides(given.study)
+    if len(files) > 1:
+        raise InputError([Mistake("command line", "", f"one study at a time, not {' and '.join(files)}")])
+    from offtake.portfolio import read
+
+    study, _ = read(files[0] if files else None, overrides, config_dir=given.config_dir)
+    return study
 
 
 def show(arguments: Sequence[str]) -> int:
@@ -46,13 +60,9 @@ def show(arguments: Sequence[str]) -> int:
     add_study_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object")
     given = parser.parse_intermixed_args(list(arguments))
-    files, overrides = files_and_overrides(given.study)
-    if len(files) > 1:
-        raise InputError([Mistake("command line", "", f"one study at a time, not {' and '.join(files)}")])
-    from offtake.portfolio import read
+    study = one_study(given)
     from offtake.press import reconcile
 
-    study, _ = read(files[0] if files else None, overrides, config_dir=given.config_dir)
     if given.json:
         from offtake.announce import announced_totals
 
@@ -82,7 +92,7 @@ def validate(arguments: Sequence[str]) -> int:
     )
     add_study_arguments(parser)
     given = parser.parse_intermixed_args(list(arguments))
-    files, overrides = files_and_overrides(given.study)
+    files, overrides = _files_and_overrides(given.study)
     if not files and not overrides:
         parser.error("name a file, or a portfolio as in portfolio=openai")
     from offtake.portfolio import read

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import re
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from offtake.commands.inspect import add_study_arguments, command_parser, files_and_overrides
-from offtake.errors import DeviceError, InputError, Mistake
+from offtake.commands.inspect import add_study_arguments, command_parser, one_study
 
 
 def kernel(arguments: Sequence[str]) -> int:
@@ -28,14 +26,10 @@ def kernel(arguments: Sequence[str]) -> int:
         help="compile for a compute capability (90 is 9.0) and say what that took; needs no GPU",
     )
     given = parser.parse_intermixed_args(list(arguments))
-    files, overrides = files_and_overrides(given.study)
-    if len(files) > 1:
-        raise InputError([Mistake("command line", "", f"one study at a time, not {' and '.join(files)}")])
+    study = one_study(given)
     from offtake.compile import compile_study
-    from offtake.portfolio import read
     from offtake_kernels.kernel import print_kernel
 
-    study, _ = read(files[0] if files else None, overrides, config_dir=given.config_dir)
     source = print_kernel(compile_study(study).plan).source
     sys.stdout.write(source)
     if given.compile is not None:
@@ -52,16 +46,11 @@ def _architecture(text: str) -> int:
 
 
 def _compile_log(source: str, architecture: int, *, strict: bool) -> str:
-    try:
-        compiler: Any = importlib.import_module("cupy.cuda").nvrtc
-        compiler.getVersion()
-    except (ImportError, RuntimeError) as error:
-        message = f"no NVRTC to compile with ({error}); python -m pip install 'offtake[cuda13]'"
-        raise DeviceError(message) from None
     from offtake.hal import nvrtc
 
-    found = nvrtc.supported(compiler, architecture)
-    return nvrtc.compile_source(compiler, source, nvrtc.options(found, strict=strict)).log
+    compiler = nvrtc.load()
+    options = nvrtc.options(nvrtc.supported(compiler, architecture), strict=strict)
+    return nvrtc.compile_source(compiler, source, options).log
 
 
 def _resources(log: str) -> list[str]:

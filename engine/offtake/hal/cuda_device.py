@@ -21,8 +21,6 @@ from offtake_kernels.layout import Plan
 from offtake_kernels.path_cuda import Gpu
 from offtake_kernels.tally import Tally, TallyBuilder
 
-_EXTRAS = "python -m pip install 'offtake[cuda13]' (or 'offtake[cuda12]' for a driver older than 580)"
-
 
 class CudaDevice:
     """GPUs side by side, each with a share of the paths."""
@@ -54,11 +52,11 @@ class CudaDevice:
     @classmethod
     def unusable(cls) -> str | None:
         if importlib.util.find_spec("cupy") is None:
-            return f"CuPy is not installed; {_EXTRAS}"
+            return f"CuPy is not installed; {nvrtc.EXTRAS}"
         try:
             import cupy
         except ImportError as error:
-            return f"CuPy cannot be imported ({error}); {_EXTRAS}"
+            return f"CuPy cannot be imported ({error}); {nvrtc.EXTRAS}"
         try:
             count = cupy.cuda.runtime.getDeviceCount()
         except cupy.cuda.runtime.CUDARuntimeError as error:
@@ -70,9 +68,9 @@ class CudaDevice:
         if newest < nvrtc.OLDEST:
             return f"compute capability {newest / 10}; {nvrtc.OLDEST / 10} or later is needed"
         try:
-            cupy.cuda.nvrtc.getVersion()
-        except (ImportError, RuntimeError) as error:
-            return f"no NVRTC to compile with ({error}); {_EXTRAS}"
+            nvrtc.load()
+        except DeviceError as error:
+            return str(error)
         return None
 
     @classmethod

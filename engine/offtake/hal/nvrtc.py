@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import os
 import threading
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ _EXACT = ("-fmad=false", "-ftz=false", "-prec-div=true", "-prec-sqrt=true")
 _FAST = ("-fmad=true", "-ftz=true", "-prec-div=false", "-prec-sqrt=false")
 _DIGEST_BYTES = 32
 OLDEST = 75
+EXTRAS = "python -m pip install 'offtake[cuda13]' (or 'offtake[cuda12]' for a driver older than 580)"
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,16 @@ class Compiled:
     cubin: bytes
     ptx: str
     log: str
+
+
+def load() -> Any:
+    """NVRTC as CuPy has it. Raises DeviceError when CuPy or the compiler is missing."""
+    try:
+        compiler = importlib.import_module("cupy").cuda.nvrtc
+        compiler.getVersion()
+    except (ImportError, RuntimeError) as error:
+        raise DeviceError(f"no NVRTC to compile with ({error}); {EXTRAS}") from None
+    return compiler
 
 
 def options(architecture: int, *, strict: bool, threads: int = THREADS) -> tuple[str, ...]:
