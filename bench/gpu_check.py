@@ -10,8 +10,8 @@ import importlib
 import json
 import sys
 import time
-from collections.abc import Iterator
-from itertools import product
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,19 @@ from offtake import hal
 from offtake.compile import compile_study
 from offtake.errors import DeviceError
 from offtake.hal import nvrtc
+from offtake.hal.host import cores
 from offtake.study import DeviceChoice, Study
 from offtake_kernels.kernel import Kernel, print_kernel
 from offtake_kernels.layout import Plan
-from offtake_kernels.path_cuda import Gpu
-from offtake_kernels.tally import TallyBuilder
+from offtake_kernels.path_cuda import Gpu, threads_of
 
 FIRST_PATH = 2**32 - 1000  # so that both halves of a path's number change
 KEPT = 200
 # Mean distance of fast from strict, in standard deviations, that no rounding explains.
 FAR = 0.05
+ARITHMETIC = ("strict", "fast")
 LAUNCHES = (65_536, 131_072, 262_144)
-THREADS = (64, 128, 256)
+THREADS = (64, 96, 128, 160, 192, 224, 256)
 # Warp instructions that a multiprocessor starts in a cycle, and threads of a warp.
 _ISSUED, _WARP = 4, 32
 _CLOCK_RATE = 13  # cudaDevAttrClockRate
@@ -77,44 +78,83 @@ def parity(name: str, plan: Plan, paths: int) -> dict[str, Any]:
     return found
 
 
-def throughput(kernel: Kernel, arithmetic: str, threads: int, launch: int, rounds: int) -> dict[str, Any]:
-    """Paths a second on the first GPU, the table of bins included; the median of `rounds` after a warm-up."""
+def kernel_speed(kernel: Kernel, arithmetic: str, rounds: int, **block: int) -> dict[str, Any]:
+    """Of one launch on the first GPU: seconds of its paths and of all, median of `rounds` after a warm-up;
+    into an empty table, which is harder on the tally than a long run.
+    """
     cupy = importlib.import_module("cupy")
-    properties = cupy.cuda.runtime.getDeviceProperties(0)
-    architecture = 10 * properties["major"] + properties["minor"]
-    strict = arithmetic == "strict"
-    begun = time.perf_counter()
-    code = nvrtc.cubin(cupy.cuda.nvrtc, kernel.source, architecture, strict=strict, threads=threads)
-    compiling = time.perf_counter() - begun
-    gpu = Gpu(cupy, kernel, code, 0, launch, threads)
-    paths, seconds = 4 * launch, []
-    for _ in range(rounds + 1):
-        builder = TallyBuilder(kernel.plan.rows, kernel.plan.threshold_rows)
-        begun = time.perf_counter()
-        gpu.run(0, paths, 0, builder)
-        seconds.append(time.perf_counter() - begun)
-    launches = sorted(_launch_seconds(gpu, cupy) for _ in range(rounds))
+    gpu, architecture = loaded(cupy, kernel, arithmetic, **block)
+    slot, lanes = gpu._slots[0], gpu.launch_paths
+    given = np.uint64(0), np.uint32(lanes), gpu._numbers[0], slot.rows
+    threads = gpu._threads["offtake_paths"]
+    grid = (-(-lanes // threads), 1, 1)
+    paths = median_seconds(cupy, lambda: gpu._call("offtake_paths", grid, given), gpu._table.clear, rounds)
+    whole = median_seconds(cupy, lambda: gpu._start(slot, 0, lanes), gpu._table.clear, rounds)
     return {
         "arithmetic": arithmetic,
+        "architecture": architecture,
         "threads": threads,
-        "launch_paths": gpu.launch_paths,
-        "compile_seconds": round(compiling, 3),
-        "paths_per_second": paths / sorted(seconds[1:])[rounds // 2],
-        "kernel_paths_per_second": gpu.launch_paths / launches[rounds // 2],
+        "launch_paths": lanes,
+        "frame_bytes": 4 * kernel.frame,
+        "shared_bytes": gpu._shared["offtake_paths"],
+        "paths_ms": round(1e3 * paths, 3),
+        "launch_ms": round(1e3 * whole, 3),
+        "paths_per_second": lanes / whole,
     }
 
 
-def _launch_seconds(gpu: Gpu, cupy: Any) -> float:
-    """One launch of paths and its tally, without moving the sums to the host."""
-    slot = gpu._slots[0]
-    cupy.cuda.Device(0).synchronize()
+def loaded(
+    cupy: Any, kernel: Kernel, arithmetic: str, *, threads: int | None = None, launch: int | None = None
+) -> tuple[Gpu, int]:
+    """A kernel on the first GPU, and the architecture; block and launch are the device's, or as given."""
+    properties = cupy.cuda.runtime.getDeviceProperties(0)
+    architecture, strict = 10 * properties["major"] + properties["minor"], arithmetic == "strict"
+    threads = threads or threads_of(kernel, strict=strict)
+    code = nvrtc.cubin(cupy.cuda.nvrtc, kernel.source, architecture, strict=strict, threads=threads)
+    shared = nvrtc.shared_bytes(nvrtc.supported(cupy.cuda.nvrtc, architecture))
+    return Gpu(cupy, kernel, code, 0, launch, threads=threads, shared=shared), architecture
+
+
+def median_seconds(cupy: Any, work: Callable[[], Any], prepare: Callable[[], Any], rounds: int) -> float:
+    """Seconds of work on the device, from idle to idle."""
+    seconds = []
+    for _ in range(rounds + 1):
+        prepare()
+        cupy.cuda.Device(0).synchronize()
+        begun = time.perf_counter()
+        work()
+        cupy.cuda.Device(0).synchronize()
+        seconds.append(time.perf_counter() - begun)
+    return sorted(seconds[1:])[rounds // 2]
+
+
+def whole_speed(plan: Plan, arithmetic: str, paths: int) -> dict[str, Any]:
+    """Seconds that the device takes for so many paths, sums on the host included."""
+    opened = hal.open_device(DeviceChoice.model_validate({"name": "cuda", "arithmetic": arithmetic}))
+    opened.run(plan, 0, 1, 0)
     begun = time.perf_counter()
-    gpu._start(slot, 0, gpu.launch_paths)
-    slot.stream.synchronize()
+    opened.run(plan, 0, paths, 0)
     seconds = time.perf_counter() - begun
-    gpu._table.clear()
-    cupy.cuda.Device(0).synchronize()
-    return seconds
+    return {"paths": paths, "seconds": round(seconds, 3), "paths_per_second": paths / seconds}
+
+
+def compile_all(kernels: list[Kernel]) -> float:
+    """Fills the cache of machine code, on every core; returns the seconds."""
+    cupy = importlib.import_module("cupy")
+    blocks = [(kernel, a, None) for kernel in kernels for a in ARITHMETIC]
+    blocks += [(kernels[0], a, threads) for a in ARITHMETIC for threads in THREADS]
+
+    def one(block: tuple[Kernel, str, int | None]) -> None:
+        kernel, arithmetic, threads = block
+        properties = cupy.cuda.runtime.getDeviceProperties(0)
+        architecture, strict = 10 * properties["major"] + properties["minor"], arithmetic == "strict"
+        threads = threads or threads_of(kernel, strict=strict)
+        nvrtc.cubin(cupy.cuda.nvrtc, kernel.source, architecture, strict=strict, threads=threads)
+
+    begun = time.perf_counter()
+    with ThreadPoolExecutor(cores()) as pool:
+        list(pool.map(one, blocks))
+    return round(time.perf_counter() - begun, 1)
 
 
 def bound(name: str, arithmetic: str) -> float | None:
@@ -130,24 +170,37 @@ def bound(name: str, arithmetic: str) -> float | None:
     return None
 
 
-def measure(names: list[str], paths: int, parity_paths: int, rounds: int) -> Iterator[dict[str, Any]]:
+def measure(
+    names: list[str], paths: int, parity_paths: int, speed_paths: int, rounds: int
+) -> Iterator[dict[str, Any]]:
     """The report, as it grows."""
     device = hal.open_device(DeviceChoice(name="cuda"))
     known = studies(names)
     report: dict[str, Any] = {"device": device.describe(), "offtake": offtake.__version__}
     compiled = {name: compile_study(study).plan for name, study in known.items()}
+    kernels = {name: print_kernel(plan) for name, plan in compiled.items()}
+    report["compile_seconds"] = compile_all(list(kernels.values()))
     report["parity"] = [parity(name, plan, parity_paths) for name, plan in compiled.items()]
     yield report
     report["throughput"] = []
-    for name, plan in compiled.items():
-        kernel = print_kernel(plan)
-        for arithmetic, threads, launch in product(("strict", "fast"), THREADS, LAUNCHES):
-            row = {"portfolio": name, **throughput(kernel, arithmetic, threads, launch, rounds)}
+    for name, kernel in kernels.items():
+        for arithmetic in ARITHMETIC:
+            row = {"portfolio": name, **kernel_speed(kernel, arithmetic, rounds)}
             most = bound(name, arithmetic)
-            row["share_of_issue_bound"] = most and float(f"{row['kernel_paths_per_second'] / most:.3g}")
+            share = most and 1e3 * row["launch_paths"] / row["paths_ms"] / most
+            row["share_of_issue_bound"] = share and float(f"{share:.3g}")
+            row["whole"] = whole_speed(kernel.plan, arithmetic, speed_paths)
             report["throughput"].append(row)
             print(row, flush=True)
         yield report
+    first = next(iter(kernels))
+    report["by_block"] = [
+        {"portfolio": first, **kernel_speed(kernels[first], arithmetic, rounds, **{key: size})}
+        for arithmetic in ARITHMETIC
+        for key, sizes in (("threads", THREADS), ("launch", LAUNCHES))
+        for size in sizes
+    ]
+    yield report
     report["long_run"] = long_run(*next(iter(known.items())), paths)
     yield report
 
@@ -173,6 +226,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="the report")
     parser.add_argument("--paths", type=float, default=1e9, help="of the long run")
     parser.add_argument("--paths-of-parity", type=int, default=100_000)
+    parser.add_argument("--paths-of-speed", type=int, default=1 << 24)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--portfolio", action="append", default=[], help="only this; may be repeated")
     parser.add_argument("--only-parity", metavar="PORTFOLIO", help="exit 1 unless this one has numpy's bits")
@@ -188,7 +242,8 @@ def main(arguments: list[str] | None = None) -> int:
     if given.note:
         common.save({**json.loads(given.json.read_text()), given.note[0]: given.note[1]}, given.json)
         return 0
-    for report in measure(given.portfolio, int(given.paths), given.paths_of_parity, given.rounds):
+    sizes = int(given.paths), given.paths_of_parity, given.paths_of_speed
+    for report in measure(given.portfolio, *sizes, given.rounds):
         common.save(report, given.json)
     return 0
 

@@ -29,6 +29,7 @@ from offtake.compile import compile_study
 from offtake.hal import nvrtc
 from offtake_kernels.kernel import Kernel, print_kernel
 from offtake_kernels.layout import Plan
+from offtake_kernels.path_cuda import threads_of
 
 ARCHITECTURES = (75, 80, 90, 100, 120)
 PORTFOLIOS = ("openai", "openai_signed", "openai_amazon", "anthropic")
@@ -59,7 +60,8 @@ def compiled(kernel: Kernel, architecture: int, *, strict: bool) -> dict[str, An
     compiler = nvrtc.load()
 
     begun = time.perf_counter()
-    options = (*nvrtc.options(architecture, strict=strict), "-lineinfo")
+    threads = threads_of(kernel, strict=strict)
+    options = (*nvrtc.options(architecture, strict=strict, threads=threads), "-lineinfo")
     found = nvrtc.compile_source(compiler, kernel.source, options)
     seconds = time.perf_counter() - begun
     return {**resources(found.log), "seconds": round(seconds, 1), "cubin": found.cubin, "ptx": found.ptx}

@@ -1,7 +1,7 @@
-"""Tables of docs/devices.md from what the benchmarks left in bench/results.
+"""Tables of docs/devices.md and docs/cuda.md from what the benchmarks left in bench/results.
 
-    python docs/tables.py            exit 1 when the page shows other figures than the files
-    python docs/tables.py --write    put the files' figures into the page
+    python docs/tables.py            exit 1 when a page shows other figures than the files
+    python docs/tables.py --write    put the files' figures into the pages
 
 A table stands between "<!-- FILE -->" and "<!-- /FILE -->".
 """
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "devices.md"
 _RATE = "{:,.0f} ({:,.0f} – {:,.0f})"
 _RATIO = "{:.2f} ({:.2f} – {:.2f})"
 
@@ -92,16 +91,52 @@ def fast(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-TABLES = {"bench/results/backends.json": backends, "bench/results/fast.json": fast}
+def gpu(found: dict[str, Any]) -> list[str]:
+    """Lines on parity, speed, the long run and the sanitizer of a GPU."""
+    device, versions = found["device"], found["device"]["versions"]
+    stack = f"CUDA driver {versions['cuda_driver']}, NVRTC {versions['nvrtc']}, CuPy {versions['cupy']}"
+    same = sum(row["strict_is_numpys"] for row in found["parity"])
+    long_run = found["long_run"]
+    sanitizer = {key.removeprefix("sanitizer_"): word for key, word in found.items() if "sanitizer" in key}
+    return [
+        f"`bench/gpu_check.sh`: {device['kind']}, {device['cores']} multiprocessors, {stack}.",
+        "",
+        f"- strict has numpy's bits, paths and tally, on {same} of {len(found['parity'])} studies of "
+        f"{found['parity'][0]['paths']:,} paths, at four launch sizes.",
+        f"- {long_run['portfolio']}, {long_run['paths']:.0e} paths, strict, statistics and all: "
+        f"{long_run['seconds']:.1f} s.",
+        f"- compute-sanitizer: {', '.join(f'{tool} {word}' for tool, word in sanitizer.items())}.",
+        "",
+        "| study | arithmetic | paths alone | of issue slots | with their tally | with sums on the host |",
+        "|---|---|---|---|---|---|",
+        *(_gpu_row(row) for row in found["throughput"]),
+        "",
+        "Million paths a second. Issue slots: instructions by count (results/kernel.md) against what the GPU could "
+        f"start. Last column: {found['throughput'][0]['whole']['paths']:,} paths.",
+    ]
 
 
-def renewed(text: str) -> str:
-    """A page with the tables that the files yield."""
-    for name, lines_of in TABLES.items():
+def _gpu_row(row: dict[str, Any]) -> str:
+    share = "" if row["share_of_issue_bound"] is None else f"{row['share_of_issue_bound']:.0%}"
+    alone = row["launch_paths"] / row["paths_ms"] / 1e3
+    rates = row["paths_per_second"] / 1e6, row["whole"]["paths_per_second"] / 1e6
+    tallied = " | ".join(f"{rate:.1f}" for rate in rates)
+    return f"| {row['portfolio']} | {row['arithmetic']} | {alone:.1f} | {share} | {tallied} |"
+
+
+PAGES = {
+    "docs/devices.md": {"bench/results/backends.json": backends, "bench/results/fast.json": fast},
+    "docs/cuda.md": {"bench/results/gpu_check.json": gpu},
+}
+
+
+def renewed(text: str, page: str) -> str:
+    """A page's text with the tables that the files yield."""
+    for name, lines_of in PAGES[page].items():
         lines = lines_of(json.loads((ROOT / name).read_text(encoding="utf-8")))
         before, begin, rest = text.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition(f"<!-- /{name} -->")
-        assert end, f"{name} has no place in the page"
+        assert end, f"{name} has no place in {page}"
         text = "".join([before, begin, *(f"{line}\n" for line in lines), end, after])
     return text
 
@@ -111,12 +146,15 @@ def _spread(form: str, spread: dict[str, float]) -> str:
 
 
 def main() -> int:
-    """Checks or writes the page."""
-    text = PAGE.read_text(encoding="utf-8")
-    if "--write" in sys.argv:
-        PAGE.write_text(renewed(text), encoding="utf-8")
-        return 0
-    return int(renewed(text) != text)
+    """Checks or writes the pages."""
+    unlike = 0
+    for page in PAGES:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        new = renewed(text, page)
+        unlike |= new != text
+        if "--write" in sys.argv:
+            (ROOT / page).write_text(new, encoding="utf-8")
+    return 0 if "--write" in sys.argv else unlike
 
 
 if __name__ == "__main__":

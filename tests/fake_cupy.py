@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import subprocess
 import tempfile
+import threading
 import weakref
 from functools import cache
 from importlib.machinery import ModuleSpec
@@ -20,8 +21,16 @@ from types import SimpleNamespace
 import numpy as np
 
 HERE = Path(__file__).parent
-KERNELS = ("offtake_paths", "offtake_tally", "offtake_collect", "offtake_count")
+KERNELS = (
+    "offtake_paths",
+    "offtake_tally",
+    "offtake_count",
+    "offtake_mark",
+    "offtake_rank",
+    "offtake_collect",
+)
 FLAGS = ("-std=c++20", "-w", "-ffp-contract=off", "-fPIC", "-pthread")
+BUILDING = threading.Lock()
 HOST = tempfile.TemporaryDirectory(prefix="offtake-host-")
 
 
@@ -55,7 +64,8 @@ def _header(flags: tuple[str, ...]) -> Path:
 
 def build(source: str, flags: tuple[str, ...]) -> bytes:
     """The printed source as a shared library for this machine."""
-    header = _header(flags)
+    with BUILDING:
+        header = _header(flags)
     with tempfile.TemporaryDirectory(dir=header.parent) as folder:
         text, library = Path(folder) / "kernel.cpp", Path(folder) / "kernel.so"
         text.write_text(f"{source}\n{(HERE / 'host_launch.h').read_text()}")
@@ -122,6 +132,7 @@ class Fake:
             driver=SimpleNamespace(
                 CUDADriverError=CUDADriverError,
                 occupancyMaxActiveBlocksPerMultiprocessor=lambda function, threads, shared: 2,
+                funcSetAttribute=lambda function, attribute, value: None,
             ),
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             function=SimpleNamespace(Module=lambda: _Module(self)),
@@ -224,7 +235,7 @@ class _Module:
     def get_function(self, name: str):
         kernel = KERNELS.index(name)
 
-        def launch(grid, block, arguments, stream=None) -> None:
+        def launch(grid, block, arguments, shared=0, stream=None) -> None:
             fake = self._fake
             if name == "offtake_paths":
                 if arguments[1]:

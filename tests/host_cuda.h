@@ -13,7 +13,8 @@ using std::size_t;
 #define __global__
 #define __device__
 #define __constant__
-#define __shared__ static
+#define __shared__
+#define __align__(bytes) alignas(bytes)
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 
@@ -24,10 +25,13 @@ static std::barrier<>* block_barrier = nullptr;
 
 static inline void __syncthreads() { if (block_barrier) block_barrier->arrive_and_wait(); }
 static inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)(((uint64_t)a * b) >> 32); }
+static inline int __popc(unsigned word) { return __builtin_popcount(word); }
+static inline void __stcs(float* place, float value) { *place = value; }
 static inline int __float_as_int(float value) { int bits; std::memcpy(&bits, &value, 4); return bits; }
 static inline float __int_as_float(int bits) { float value; std::memcpy(&value, &bits, 4); return value; }
 
 template <class T> static inline T atomicAdd(T* place, T value) { return std::atomic_ref<T>(*place).fetch_add(value); }
+template <class T> static inline T atomicOr(T* place, T value) { return std::atomic_ref<T>(*place).fetch_or(value); }
 template <class T> static inline T atomicCAS(T* place, T expected, T value) {
   std::atomic_ref<T>(*place).compare_exchange_strong(expected, value);
   return expected;

@@ -1,5 +1,8 @@
 // How the host launches each kernel; follows the printed source. Arguments come as an array of pointers to them.
 
+struct Slot;
+unsigned block_memory[65536];  // as large as any block's
+
 template <class Kernel> static void each_thread(Kernel kernel) {
   for (unsigned y = 0; y < gridDim.y; ++y)
     for (unsigned x = 0; x < gridDim.x; ++x)
@@ -44,12 +47,23 @@ extern "C" void host_launch(int kernel, const unsigned* grid, unsigned threads, 
       each_block(2, [&] { offtake_tally(argument<float*>(a, 0), argument<unsigned>(a, 1), argument<u64>(a, 2)); });
       break;
     case 2:
-      each_thread([&] { offtake_collect(argument<u64*>(a, 0), argument<u64*>(a, 1), argument<unsigned*>(a, 2)); });
-      break;
-    case 3:
       each_thread([&] {
         offtake_count(argument<float*>(a, 0), argument<unsigned>(a, 1), argument<int*>(a, 2), argument<float*>(a, 3),
                       argument<u64*>(a, 4));
+      });
+      break;
+    case 3:
+      each_thread([&] { offtake_mark(argument<unsigned*>(a, 0)); });
+      break;
+    case 4:
+      each_block(2, [&] {
+        offtake_rank(argument<unsigned*>(a, 0), argument<unsigned*>(a, 1), argument<unsigned*>(a, 2));
+      });
+      break;
+    case 5:
+      each_thread([&] {
+        offtake_collect(argument<unsigned*>(a, 0), argument<unsigned*>(a, 1), argument<unsigned*>(a, 2),
+                        argument<unsigned>(a, 3), argument<u64*>(a, 4));
       });
   }
 }

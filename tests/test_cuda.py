@@ -137,10 +137,10 @@ def test_the_tally_kernel_on_hard_values(cupy):
     values = _hard_values(lanes, rows)
     slot.rows[: values.size] = values.ravel()
     given = slot.rows, np.uint32(lanes), np.uint64(FIRST_PATH)
-    gpu._functions["offtake_tally"]((rows, 2, 1), (256, 1, 1), given)
+    gpu._call("offtake_tally", (rows, 1, 1), given)
     assert gpu._table.counters.get()[1] == 0
     found, expected = TallyBuilder(rows, 0), TallyBuilder(rows, 0)
-    for row, sums in gpu._table.collect(gpu._functions["offtake_collect"], 256):
+    for row, sums in gpu._table.collect(gpu._call):
         found.add_sums([row], sums)
     for row in range(rows):
         for begin in range(0, lanes, MOST_LANES):

@@ -13,6 +13,8 @@ import fake_cupy
 import gpu_check
 import pytest
 
+from offtake_kernels import path_cuda
+
 ROOT = Path(__file__).parent.parent
 needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None, reason="no g++ to compile the kernel for the host"
@@ -25,8 +27,20 @@ def report(monkeypatch, tmp_path) -> Path:
     monkeypatch.setenv("OFFTAKE_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(gpu_check, "THREADS", (64,))
     monkeypatch.setattr(gpu_check, "LAUNCHES", (256,))
+    monkeypatch.setattr(path_cuda, "_MOST_PATHS", 256)
     file = tmp_path / "report.json"
-    small = ["--paths", "300", "--paths-of-parity", "300", "--rounds", "1", "--portfolio", "anthropic"]
+    small = [
+        "--paths",
+        "300",
+        "--paths-of-parity",
+        "300",
+        "--rounds",
+        "1",
+        "--paths-of-speed",
+        "300",
+        "--portfolio",
+        "anthropic",
+    ]
     assert gpu_check.main(["--json", str(file), *small]) == 0
     return file
 

@@ -118,8 +118,7 @@ def test_without_a_compilation_cache_nothing_is_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("platform", ["tpu", "cuda"])
-def test_programs_for_accelerators_are_of_32_bits_and_without_scatter(monkeypatch, platform: str):
+def _programs(monkeypatch, platform: str, name: str) -> list[str]:
     """Of every executable, with its histograms, as it is given to that platform's compiler."""
     import jax
 
@@ -129,19 +128,31 @@ def test_programs_for_accelerators_are_of_32_bits_and_without_scatter(monkeypatc
     monkeypatch.setattr(Placement, "platform", platform)
     placement = Placement(jax.devices()[:1])
     recipe = Recipe(compile_study(load(str(EXAMPLE))).plan, placement, strict=True, lanes=1024, runs=256)
-    texts = [executable.lowered((platform,)).as_text() for executable in recipe.executables()]
+    texts = [executable.lowered((name,)).as_text() for executable in recipe.executables()]
     assert any("stablehlo.sort" in text for text in texts)
-    for text in texts:
-        # Attributes of an operation, such as a window's padding, are 64-bit numbers of the text alone.
-        operations = re.sub(r"<\{.*?\}>", "", text)
-        assert re.findall(r"f64|i64|scatter", operations) == []
+    # Attributes of an operation, such as a window's padding, are 64-bit numbers of the text alone.
+    return [re.sub(r"<\{.*?\}>", "", text) for text in texts]
 
 
-def test_a_stage_that_is_not_cut_has_numpys_bits(monkeypatch):
+def test_programs_for_tpus_are_of_32_bits_and_without_scatter(monkeypatch):
+    for text in _programs(monkeypatch, "tpu", "tpu"):
+        assert re.findall(r"f64|i64|scatter", text) == []
+
+
+def test_programs_for_gpus_leave_no_quotient_or_root_to_be_approximated(monkeypatch):
+    texts = _programs(monkeypatch, "gpu", "cuda")
+    found = [re.findall(r"stablehlo\.(divide|sqrt) .*f(\d\d)>", text) for text in texts]
+    assert {("divide", "64"), ("sqrt", "64")} <= set().union(*found)
+    assert all(bits == "64" for text in found for _, bits in text)
+    assert all("scatter" not in text for text in texts)
+
+
+@pytest.mark.parametrize("platform", ["tpu", "gpu"])
+def test_a_stage_that_is_not_cut_has_numpys_bits(monkeypatch, platform: str):
     """As an accelerator is given it: each stage one piece, histograms on the device."""
     from offtake_kernels.placement import Placement
 
-    monkeypatch.setattr(Placement, "platform", "tpu")
+    monkeypatch.setattr(Placement, "platform", platform)
     monkeypatch.setattr(jax_device, "tallied_on_host", lambda platform: False)
     fee = {"kind": "commitment", "total": 10.0}
     cloud = simple.deal(slip={"quantiles": {0.1: 0.0, 0.9: 2.0}}, pays={"fee": fee})

@@ -40,7 +40,7 @@ needs_compiler = pytest.mark.skipif(
 def host_rows(kernel: Kernel, first_path: int, lanes: int) -> np.ndarray:
     """The rows that the kernel writes, run on the host."""
     module = fake_cupy.Fake().cuda.function.Module()
-    module.load(fake_cupy.build(kernel.source, ("-O0", "-DOFFTAKE_THREADS=32")))
+    module.load(fake_cupy.build(kernel.source, ("-O0", "-DOFFTAKE_THREADS=32", "-DOFFTAKE_SHARED=30000")))
     for name in ("c", "ci", "cw"):
         array = kernel.arrays[name]
         ctypes.memmove(module.get_global_var(name), array.ctypes.data, array.nbytes)
@@ -189,8 +189,10 @@ def _library(source: str, *flags: str) -> ctypes.CDLL:
     kernels = """
 void offtake_paths(u64, unsigned, float*, float*) {}
 void offtake_tally(float*, unsigned, u64) {}
-void offtake_collect(u64*, u64*, unsigned*) {}
 void offtake_count(float*, unsigned, int*, float*, u64*) {}
+void offtake_mark(unsigned*) {}
+void offtake_rank(unsigned*, unsigned*, unsigned*) {}
+void offtake_collect(unsigned*, unsigned*, unsigned*, unsigned, u64*) {}
 """
     prelude = files("offtake_kernels").joinpath("cuda", "prelude.cuh").read_text()
     with tempfile.NamedTemporaryFile(suffix=".so") as file:

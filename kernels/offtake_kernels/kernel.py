@@ -28,6 +28,17 @@ _WIDTH = 110
 _COMMENT: dict[str, Any] = {"initial_indent": "// ", "subsequent_indent": "// "}
 # A frame of so many floats may live in registers.
 _REGISTER_FRAME = 144
+# Of a frame in memory the state comes first, which each quarter reads and writes; what is read least is last.
+_RANKS = {"state": 0, "terms": 1, "ends": 2}
+_ABOUT_REGISTERS = "A path's frame: what stages hand to later ones, its state, its terms."
+_ABOUT_MEMORY = (
+    f"{_ABOUT_REGISTERS} As many cells as fit lie in the block's shared memory, "
+    "a cell of its threads side by side."
+)
+_IN_MEMORY = (
+    "enum { FITTING = OFFTAKE_SHARED / (4 * OFFTAKE_THREADS), NEAR = CELLS < FITTING ? CELLS : FITTING };",
+    "#define FRAME(cell) (*((cell) < NEAR ? near + (cell) * OFFTAKE_THREADS : far + (cell) - NEAR))",
+)
 _TIME = ("const float t = (float)quarter;", "const float* const numbers = quarter_numbers + since * NUMBERS;")
 _SIGNATURE = """extern "C" __global__ void __launch_bounds__(OFFTAKE_THREADS, 1) offtake_paths(
     u64 first_path, unsigned lanes, const float* __restrict__ quarter_numbers, float* __restrict__ rows) {"""
@@ -41,7 +52,7 @@ class Kernel:
 
     The kernel writes rows [recorded × quarters + finals, lanes] of float32: array p of quarter t in row
     t·recorded + p, then the path metrics. places: the array of each quarterly series, or its one value;
-    finals: the same of each path series.
+    finals: the same of each path series. frame: cells of a path's frame in memory, 0 when it is registers.
     """
 
     plan: Plan
@@ -51,6 +62,11 @@ class Kernel:
     recorded: int
     places: tuple[int | np.float32, ...]
     finals: tuple[int | np.float32, ...]
+    frame: int
+
+    def near(self, shared: int, threads: int) -> int:
+        """Bytes of shared memory for the frames of a block of threads, where it may have `shared` bytes."""
+        return 4 * threads * min(self.frame, shared // (4 * threads))
 
     @property
     def rows(self) -> int:
@@ -64,25 +80,30 @@ def print_kernel(plan: Plan) -> Kernel:
 
 
 class _Frame:
-    """Places of a path's local memory by name; numbered when it is known which of them anybody reads."""
+    """Places of a path's memory by name; numbered when it is known which of them anybody reads.
 
-    def __init__(self, array: str) -> None:
-        self._array = array
-        self._sizes: dict[str, tuple[Cell, int]] = {}
+    text: what a statement writes for a place, with {} for its number.
+    """
 
-    def cell(self, name: str, value: Value, index: str = "", times: int = 1) -> Cell:
-        """The place of a value, a slot a row; with `times` turns of a ring, `index` says which."""
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._sizes: dict[str, tuple[int, Cell, int]] = {}
+
+    def cell(self, name: str, value: Value, *, rank: int = 0, index: str = "", times: int = 1) -> Cell:
+        """The place of a value, a slot a row; with `times` turns of a ring, `index` says which. Places of a
+        low rank are numbered first.
+        """
         constant, rows = name.upper(), rows_of(value)
         offset = " + ".join(part for part in (constant, index, "{}" if rows > 1 else "") if part)
         if constant not in self._sizes:
-            cell = Cell(f"{self._array}[{offset}]", rows, value.kind == "bool")
-            self._sizes[constant] = cell, rows * times
-        return self._sizes[constant][0]
+            cell = Cell(self._text.replace("{}", offset), rows, value.kind == "bool")
+            self._sizes[constant] = rank, cell, rows * times
+        return self._sizes[constant][1]
 
-    def number(self, live: set[str]) -> tuple[str, int]:
-        """Declaration of the places that are read, and their size."""
-        slots, size = [], 0
-        for name, (cell, rows) in self._sizes.items():
+    def number(self, live: set[str], first: int = 0) -> tuple[str, int]:
+        """Declaration of the places that are read, numbered from `first`, and where they end."""
+        slots, size = [], first
+        for name, (_, cell, rows) in sorted(self._sizes.items(), key=lambda item: item[1][0]):
             if cell.text in live:
                 slots.append(f"{name} = {size}")
                 size += rows
@@ -110,7 +131,7 @@ class _Section:
 class _Printer:
     def __init__(self, plan: Plan):
         self._plan, self._numbers = plan, Numbers()
-        self._frame, self._past = _Frame("frame"), _Frame("past")
+        self._frame, self._past = _Frame("FRAME({})"), _Frame("past[{}]")
         self._columns: list[np.ndarray] = []
         self._functions: dict[str, tuple[Callable, list[Kind]]] = {}
         self._begun = trace.begin(plan, self._ops)
@@ -133,18 +154,22 @@ class _Printer:
         sections["end"] = end
         live = _read_cells(list(sections.values()))
         text = {
-            name: section.lines(numbers, live, "handed" if section is quarter else "")
+            name: section.lines(numbers, live, "FRAME({})" if section is quarter else "")
             for name, section in sections.items()
         }
         functions = [print_function(numbers, name, *given) for name, given in self._functions.items()]
         arrays = {name: numbers.array(name) for name in ("c", "ci", "cw")}
         since = np.zeros((plan.history + plan.quarters, 0), np.float32)
         arrays["quarter_numbers"] = np.concatenate([since, *self._columns], axis=1)
-        frame, past = self._frame.number(live), self._past.number(live)
-        body = [*self._opening(frame[1], past[1], quarter.handed), *self._body(text)]
-        heading = self._heading(arrays, functions, recorded, frame[0], past[0])
-        source = "\n".join([*heading, _SIGNATURE, *_indented(body), "}", "", _text("tally.cuh")])
-        return Kernel(plan, source, arrays, tuple(numbers.tables), recorded, places, finals)
+        frame, past = self._frame.number(live, quarter.handed), self._past.number(live)
+        # A small frame may live in registers; of a large one, what a stage needs and no more.
+        in_memory = frame[1] - quarter.handed > _REGISTER_FRAME
+        body = [*self._opening(frame[1], past[1], in_memory), *self._body(text)]
+        heading = self._heading(arrays, functions, recorded)
+        frames = self._frames(frame, past[0], in_memory)
+        source = "\n".join([*heading, *frames, _SIGNATURE, *_indented(body), "}", "", _text("tally.cuh")])
+        cells = frame[1] if in_memory else 0
+        return Kernel(plan, source, arrays, tuple(numbers.tables), recorded, places, finals, cells)
 
     def _body(self, text: dict[str, list[str]]) -> Iterator[str]:
         yield from _block("", text["begin"])
@@ -165,7 +190,7 @@ class _Printer:
         yield from _block("", [finals, *text["end"]])
 
     def _heading(
-        self, arrays: dict[str, np.ndarray], functions: list[list[str]], recorded: int, frame: str, past: str
+        self, arrays: dict[str, np.ndarray], functions: list[list[str]], recorded: int
     ) -> Iterator[str]:
         plan = self._plan
         yield _text("prelude.cuh")
@@ -182,24 +207,31 @@ class _Printer:
         yield ""
         groups = (f"g{n} deal {', '.join(map(str, g.deals))}" for n, g in enumerate(plan.groups))
         yield from textwrap.wrap(f"Deals of one shape: {'; '.join(groups)}.", _WIDTH, **_COMMENT)
-        if frame:
-            yield from ("// A path's frame: its terms, then its state.", frame)
+
+    @staticmethod
+    def _frames(frame: tuple[str, int], past: str, in_memory: bool) -> Iterator[str]:
+        """Where a path's memory lies."""
+        declared, cells = frame
+        if cells:
+            yield from textwrap.wrap(_ABOUT_MEMORY if in_memory else _ABOUT_REGISTERS, _WIDTH, **_COMMENT)
+            yield declared
+            yield f"enum {{ CELLS = {cells} }};"
+            yield from _IN_MEMORY if in_memory else ("#define FRAME(cell) frame[cell]",)
         if past:
             yield from ("// What hardware of limited life delivered, a turn of the ring each quarter.", past)
         yield ""
 
-    def _opening(self, frame: int, past: int, handed: int) -> Iterator[str]:
+    def _opening(self, frame: int, past: int, in_memory: bool) -> Iterator[str]:
         yield "const unsigned lane = blockIdx.x * blockDim.x + threadIdx.x;"
         yield "if (lane >= lanes) return;"
         yield "const unsigned path_high = (unsigned)((first_path + lane) >> 32);"
         yield "const unsigned path_low = (unsigned)(first_path + lane);"
         yield "const float zero = 0.0f;"
-        # A small frame may live in registers; of a large one, what a stage needs and no more.
-        kept = "volatile " if frame > _REGISTER_FRAME else ""
-        if frame:
-            yield f"{kept}float frame[{frame}];"
-        if handed:
-            yield f"{kept}float handed[{handed}];"
+        if in_memory:
+            yield "volatile float* const near = (volatile float*)block_memory + threadIdx.x;"
+            yield "volatile float far[CELLS - NEAR + 1];"
+        elif frame:
+            yield "float frame[CELLS];"
         if past:
             yield f"float past[{past}] = {{}};"
         if self._plan.series_crc:
@@ -221,7 +253,7 @@ class _Printer:
             for path, value in named_leaves(begun.after[tree]):
                 if value.constant is None:
                     name = self._name(tree, path)
-                    self._cells[name] = self._frame.cell(name, value)
+                    self._cells[name] = self._frame.cell(name, value, rank=_RANKS[tree])
                     section.stores.append(Store(value, self._cells[name]))
                     _claim(section.names, value, name)
         return section
@@ -242,12 +274,17 @@ class _Printer:
         return section, traced, found
 
     def _ends(self, section: _Section, traced: trace.Traced, found: dict) -> list[dict]:
-        """Stores start and scheduled end of each group after the last quarter; returns their values."""
+        """Stores start and scheduled end of each group after the last quarter, but for what its state holds;
+        returns their values.
+        """
         ends = transform(traced.graph.constant, found["ends"])
+        held = {store.value.number: store.cell for store in section.stores}
         for path, value in named_leaves(ends):
-            if value.constant is None:
-                name = self._name("ends", path)
-                self._cells[name] = self._frame.cell(name, value)
+            name = self._name("ends", path)
+            if value.number in held:
+                self._cells[name] = held[value.number]
+            elif value.constant is None:
+                self._cells[name] = self._frame.cell(name, value, rank=_RANKS["ends"])
                 section.stores.append(Store(value, self._cells[name], condition="quarter == QUARTERS - 1"))
         return ends
 
@@ -269,7 +306,7 @@ class _Printer:
                 continue
             if place not in position:
                 position[place] = len(position)
-                section.stores.append(Store(value, Cell(f"out[{position[place]} * lanes]")))
+                section.stores.append(Store(value, _out(position[place])))
                 scope = "" if series.scope == "total" else f"_{series.scope}{series.index}"
                 _claim(section.names, value, f"{series.metric}{scope}")
             places.append(position[place])
@@ -286,7 +323,7 @@ class _Printer:
                 continue
             rows = rows_of(old)
             turn = f"since % {life} * {rows}" if rows > 1 else f"since % {life}"
-            cell = self._past.cell(f"past_g{number}_{name}", old, turn, life)
+            cell = self._past.cell(f"past_g{number}_{name}", old, index=turn, times=life)
             section.inputs[old.number] = cell
             section.stores.append(Store(traced.graph.constant(kept[name]), cell, old))
 
@@ -378,7 +415,7 @@ class _Printer:
                 finals.append(np.float32(value.constant.reshape(-1)[0]))
                 continue
             finals.append(len(section.stores))
-            section.stores.append(Store(value, Cell(f"out[{len(section.stores)} * lanes]")))
+            section.stores.append(Store(value, _out(len(section.stores))))
         return section, tuple(finals)
 
     def _name(self, tree: str, path: tuple) -> str:
@@ -393,6 +430,11 @@ class _Printer:
         for part in path[1:]:
             text += str(part) if isinstance(part, int) else f"_{reach.get(part, part)}"
         return text
+
+
+def _out(place: int) -> Cell:
+    """Where a path records a value: beside those of the paths around it."""
+    return Cell(f"out[{place} * lanes]", streamed=True)
 
 
 def _is_live(store: Store, live: set[str]) -> bool:

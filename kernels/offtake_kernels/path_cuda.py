@@ -9,8 +9,9 @@ end.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,16 +19,22 @@ import numpy as np
 from .kept import Kept
 from .kernel import Kernel
 from .layout import NONE, Plan
-from .tally import BIN_BITS, BIN_MASK, MOST_LANES, RowSums, TallyBuilder
+from .tally import BIN_BITS, RowSums, TallyBuilder
 from .walk import COMPARE
 
-# Threads of a block: as many as may have every register of a multiprocessor.
-THREADS = 256
+# Threads of a block of paths: as many as may have every register of a multiprocessor; where a path's frame is
+# large, few enough that most of it lies in shared memory (measured: bench/NOTES.md).
+_THREADS = 256
+_THREADS_OF_FRAMES = {"strict": 192, "fast": 128}
+# The tally's blocks; see cuda/tally.cuh.
+_TALLY_THREADS, _TALLY_BYTES, CHUNK = 1024, 4 * 4 * 4096, (1 << 17) - 256
+_OTHER_THREADS = 256
 SMALLEST_LAUNCH = 256
 _FLYING = 2
 # Slots of the table of bins: for each row at least so many, in no more than a part of the memory.
-_SLOTS_A_ROW = 4_096
-_BYTES_A_SLOT = 32
+_SLOTS_A_ROW = 8_192
+_WORDS_A_SLOT = 4
+_WORDS_OF_MARKS = 1 << (BIN_BITS - 5)
 _TABLE_SHARE = 8
 # At least so many, whatever the memory: the bins of the smallest launch always find a slot.
 _SMALLEST_TABLE = 4 * SMALLEST_LAUNCH
@@ -38,16 +45,31 @@ _MOST_PATHS = 1 << 18
 _LARGEST_LAUNCH = 1 << 22
 _COUNTING_BLOCKS = 64
 _COLLECTING_BLOCKS = 1024
-_NO_KEY = np.uint64(0xFFFFFFFFFFFFFFFF)
+_NO_PATH = np.uint64(0xFFFFFFFFFFFFFFFF)
+_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+_KERNELS = (
+    "offtake_paths",
+    "offtake_tally",
+    "offtake_count",
+    "offtake_mark",
+    "offtake_rank",
+    "offtake_collect",
+)
 # In the order in which cuda/tally.cuh numbers them: < <= > >=.
 _OPERATORS, _COMPARISONS = tuple(COMPARE), tuple(COMPARE.values())
+
+
+def threads_of(kernel: Kernel, *, strict: bool) -> int:
+    """Threads of a block of paths."""
+    return _THREADS_OF_FRAMES["strict" if strict else "fast"] if kernel.frame else _THREADS
 
 
 class Gpu:
     """A kernel loaded on a GPU, with the memory of its launches.
 
-    cupy: the library, imported; cubin: the kernel compiled for blocks of `threads`. Raises MemoryError when
-    not even the smallest launch fits; errors of the device are CuPy's.
+    cupy: the library, imported; cubin: the kernel compiled for blocks of `threads` that may have `shared`
+    bytes of shared memory. Raises MemoryError when not even the smallest launch fits; errors of the device
+    are CuPy's.
     """
 
     def __init__(
@@ -57,14 +79,23 @@ class Gpu:
         cubin: bytes,
         number: int,
         launch_paths: int | None,
-        threads: int = THREADS,
+        *,
+        shared: int,
+        threads: int,
     ):
-        self._cupy, self._kernel, self._number, self._threads = cupy, kernel, number, threads
+        self._cupy, self._kernel, self._number = cupy, kernel, number
+        self._threads = {"offtake_paths": threads, "offtake_tally": _TALLY_THREADS}
         with self._device():
             self._module = cupy.cuda.function.Module()
             self._module.load(cubin)
-            names = ("offtake_paths", "offtake_tally", "offtake_collect", "offtake_count")
-            self._functions = {name: self._module.get_function(name) for name in names}
+            self._functions = {name: self._module.get_function(name) for name in _KERNELS}
+            self._shared = {
+                "offtake_paths": kernel.near(shared, threads),
+                "offtake_tally": _TALLY_BYTES,
+                "offtake_rank": 4 * _OTHER_THREADS,
+            }
+            for name, size in self._shared.items():
+                cupy.cuda.driver.funcSetAttribute(self._functions[name].ptr, _DYNAMIC_SHARED, size)
             self._numbers = self._set_numbers()
             self._load_kernel()
             self._table = _Table(cupy, kernel.rows, self._free() // _TABLE_SHARE)
@@ -158,7 +189,7 @@ class Gpu:
         """Runs no path, so that the kernel's local memory is reserved before the rest is shared out."""
         nothing = self._numbers[0]
         given = np.uint64(0), np.uint32(0), nothing, nothing
-        self._functions["offtake_paths"]((1, 1, 1), (self._threads, 1, 1), given)
+        self._call("offtake_paths", (1, 1, 1), given)
         self._settle()
 
     def _free(self) -> int:
@@ -211,9 +242,10 @@ class Gpu:
         """Paths that the whole GPU runs at once: a launch of a multiple leaves no processor idle."""
         driver, runtime = self._cupy.cuda.driver, self._cupy.cuda.runtime
         function = self._functions["offtake_paths"]
-        blocks = driver.occupancyMaxActiveBlocksPerMultiprocessor(function.ptr, self._threads, 0)
+        threads, shared = self._threads["offtake_paths"], self._shared["offtake_paths"]
+        blocks = driver.occupancyMaxActiveBlocksPerMultiprocessor(function.ptr, threads, shared)
         processors = runtime.getDeviceProperties(self._number)["multiProcessorCount"]
-        return max(1, blocks) * processors * self._threads
+        return max(1, blocks) * processors * threads
 
     # Launching.
 
@@ -234,12 +266,12 @@ class Gpu:
 
     def _launch(self, slot: _Slot) -> None:
         first, lanes, rules = np.uint64(slot.first_path), np.uint32(slot.lanes), self._hits.size
-        blocks = -(-slot.lanes // self._threads)
+        blocks = -(-slot.lanes // self._threads["offtake_paths"])
         work = [
             ("offtake_paths", (blocks, 1, 1), (first, lanes, self._numbers[0], slot.rows)),
             (
                 "offtake_tally",
-                (self._kernel.rows, -(-slot.lanes // MOST_LANES), 1),
+                (self._kernel.rows, -(-slot.lanes // CHUNK), 1),
                 (slot.rows, lanes, first),
             ),
         ]
@@ -247,7 +279,11 @@ class Gpu:
             given = slot.rows, lanes, self._rules, self._levels, self._hits
             work.append(("offtake_count", (rules, min(blocks, _COUNTING_BLOCKS), 1), given))
         for name, grid, arguments in work:
-            self._functions[name](grid, (self._threads, 1, 1), arguments, stream=slot.stream)
+            self._call(name, grid, arguments, slot.stream)
+
+    def _call(self, name: str, grid: tuple[int, int, int], arguments: tuple, stream: Any = None) -> None:
+        threads, shared = self._threads.get(name, _OTHER_THREADS), self._shared.get(name, 0)
+        self._functions[name](grid, (threads, 1, 1), arguments, shared, stream)
 
     @contextmanager
     def _range(self, name: str) -> Iterator[None]:
@@ -290,7 +326,7 @@ class Gpu:
         """Moves what the device has summed into the builder."""
         with self._range("offtake collect"):
             self._settle()
-            found = self._table.collect(self._functions["offtake_collect"], self._threads)
+            found = self._table.collect(self._call)
         rows = _tally_rows(self._kernel)
         for row, sums in found:
             builder.add_sums(rows[row], sums)
@@ -327,56 +363,57 @@ class _Table:
     """The device's table of bins, and what each row has besides; see cuda/tally.cuh."""
 
     def __init__(self, cupy: Any, rows: int, most_bytes: int):
-        wanted = min(rows * _SLOTS_A_ROW, most_bytes // _BYTES_A_SLOT)
+        # As much again is where the table is put in order.
+        wanted = min(rows * _SLOTS_A_ROW, most_bytes // (2 * 8 * _WORDS_A_SLOT))
         self.slots = 1 << max(wanted, _SMALLEST_TABLE * rows, 1024).bit_length()
-        self._cupy, self._rows = cupy, rows
-        self._keys = cupy.empty(self.slots, np.uint64)
-        self._sums = cupy.zeros(3 * self.slots, np.uint64)
+        self._rows = rows
+        self._table = cupy.empty(_WORDS_A_SLOT * self.slots, np.uint64)
+        self._sums = cupy.empty(_WORDS_A_SLOT * self.slots, np.uint64)
         self.counters = cupy.zeros(2, np.uint32)
         self._extremes = cupy.empty(3 * rows, np.uint32)
         self._nonfinite = cupy.empty(2 * rows, np.uint64)
+        self._marks = cupy.empty(_WORDS_OF_MARKS * rows, np.uint32)
+        self._before = cupy.empty(_WORDS_OF_MARKS * rows, np.uint32)
+        self._sizes, self._begins = cupy.empty(rows, np.uint32), cupy.empty(rows, np.uint32)
         self.clear()
 
     def constant(self) -> np.ndarray:
         """The `tally` of the kernels: pointers, and the mask of a slot's number."""
-        arrays = (self._keys, self._sums, self.counters, self._extremes, self._nonfinite)
+        arrays = (self._table, self.counters, self._extremes, self._nonfinite)
         return np.array([*(array.data.ptr for array in arrays), self.slots - 1], np.uint64)
 
     def clear(self) -> None:
         """Empty, ready for sums once the device has settled."""
-        _fill(self._keys, 0xFF)
-        _fill(self._sums, 0)
+        _fill(self._table, 0)
         self._reset()
 
     def _reset(self) -> None:
         _fill(self.counters, 0)
         self._extremes.set(np.tile(np.array([0xFFFFFFFF, 0, 0xFFFFFFFF], np.uint32), self._rows))
-        self._nonfinite.set(np.tile(np.array([0, _NO_KEY], np.uint64), self._rows))
+        self._nonfinite.set(np.tile(np.array([0, _NO_PATH], np.uint64), self._rows))
 
-    def collect(self, function: Any, threads: int) -> list[tuple[int, RowSums]]:
-        """Sums by row of the device's rows, and the table empty again; nothing may be in flight."""
-        used = int(self.counters.get()[0])
-        keys = self._cupy.empty(max(used, 1), np.uint64)
-        sums = self._cupy.empty(3 * max(used, 1), np.uint64)
-        count = self._cupy.zeros(1, np.uint32)
-        function((_COLLECTING_BLOCKS, 1, 1), (threads, 1, 1), (keys, sums, count))
-        key = keys.get()[:used].astype(np.int64)
-        order = np.argsort(key)
-        key, columns = key[order], sums.get().astype(np.int64).reshape(-1, 3)[:used][order]
+    def collect(self, call: Callable[..., None]) -> list[tuple[int, RowSums]]:
+        """Sums by row of the device's rows, and the table empty again; nothing may be in flight. call:
+        launches the kernel of a name with a grid and arguments.
+        """
+        used, every = int(self.counters.get()[0]), (_COLLECTING_BLOCKS, 1, 1)
+        _fill(self._marks, 0)
+        call("offtake_mark", every, (self._marks,))
+        call("offtake_rank", (self._rows, 1, 1), (self._marks, self._before, self._sizes))
+        cuts = np.concatenate([[0], np.cumsum(self._sizes.get(), dtype=np.int64)])
+        assert cuts[-1] == used, (cuts[-1], used)
+        self._begins.set(cuts[:-1].astype(np.uint32))
+        given = self._marks, self._before, self._begins, np.uint32(used), self._sums
+        call("offtake_collect", every, given)
+        columns = self._sums[: _WORDS_A_SLOT * used].get().view(np.int64).reshape(_WORDS_A_SLOT, used)
         extremes = _floats(self._extremes.get()).reshape(-1, 3)
-        nonfinite = self._nonfinite.get().reshape(-1, 2)
+        nonfinite = self._nonfinite.get().reshape(-1, 2).tolist()
         self._reset()
-        cuts = np.searchsorted(key, np.arange(self._rows + 1) << BIN_BITS)
-        found = []
-        for row in range(self._rows):
-            part = slice(cuts[row], cuts[row + 1])
-            if cuts[row + 1] > cuts[row]:
-                n, low, low2 = (np.ascontiguousarray(columns[part, k]) for k in range(3))
-                least, most, least_nonnegative = extremes[row]
-                bad = int(nonfinite[row, 0]), int(nonfinite[row, 1])
-                bins = key[part] & BIN_MASK
-                found.append((row, RowSums(bins, n, low, low2, least, most, least_nonnegative, *bad)))
-        return found
+        return [
+            (row, RowSums(*columns[:, begin:end], *extremes[row], *nonfinite[row]))
+            for row, (begin, end) in enumerate(pairwise(cuts.tolist()))
+            if end > begin
+        ]
 
 
 def _fill(array: Any, byte: int) -> None:

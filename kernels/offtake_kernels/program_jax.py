@@ -2,7 +2,8 @@
 
 Numbers of a portfolio are arguments, never constants of the program: portfolios of one shape share an
 executable, and XLA cannot rearrange arithmetic around them. `strict` keeps products from being contracted
-with the sum that follows: the bits of a product are XORed with an argument that is 0. On CPU the graph is
+with the sum that follows: the bits of a product are XORed with an argument that is 0; and on GPUs, where XLA
+approximates quotients and roots, these are rounded from float64. On CPU the graph is
 cut (`partition`), and each segment is the taken branch of a conditional, which is what makes XLA store what
 the segment computes; and an executable keeps to one thread, for threads of paths share cores better than
 threads of one operation.
@@ -10,8 +11,10 @@ threads of one operation.
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, cached_property
 from typing import Any
 
@@ -73,6 +76,32 @@ _OPERATIONS = {
 }
 
 
+def _exact_root(value, zero):
+    """A root rounded from float64's, which is the right one, as `_exact_quotient`'s is (Figueroa, When is
+    double rounding innocuous?, 1995), where XLA approximates float32's.
+    """
+    return _rounded(jnp.sqrt(value.astype(jnp.float64)), zero)
+
+
+def _exact_quotient(dividend, divisor, zero):
+    return _rounded(dividend.astype(jnp.float64) / divisor.astype(jnp.float64), zero)
+
+
+def _rounded(double, zero):
+    """To float32; the bits are XORed with 0, or a compiler would have computed in float32."""
+    bits = lax.bitcast_convert_type(double, jnp.int64) ^ zero.astype(jnp.int64)
+    return lax.bitcast_convert_type(bits, jnp.float64).astype(jnp.float32)
+
+
+_EXACT = {"divide": _exact_quotient, "sqrt": _exact_root}
+
+
+def _doubles() -> AbstractContextManager[Any]:
+    """Float64 and int64 while a stage is traced, whatever the user's setting."""
+    given: Any = jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")
+    return given.enable_x64(True)
+
+
 def _multiply_high(left, right):
     """The upper word of a product from halves: XLA cannot spread `lax.mulhi` over devices."""
     (left_low, left_high), (right_low, right_high) = ((word & 0xFFFF, word >> 16) for word in (left, right))
@@ -110,6 +139,7 @@ class Executable:
         self._packed = _Packed(self._order)
         self._constants = [placement.put(vector, vector.shape) for vector in self._packed.vectors]
         high = _multiply_high if len(placement.devices) > 1 else lax.mulhi
+        self._doubles = strict and placement.platform == "gpu"
         self._operations = {**_OPERATIONS, "multiply_high": high}
         self._guarded = _summed(self._order) if strict else set()
 
@@ -135,7 +165,9 @@ class Executable:
             return self._evaluate(given)
 
         function = jax.jit(stage, out_shardings=[place.sharding(shape) for shape in self._shapes])
-        return function.trace(*first, *self._constants, uniform, *arrays).lower(lowering_platforms=platforms)
+        with _doubles() if self._doubles else nullcontext():
+            traced = function.trace(*first, *self._constants, uniform, *arrays)
+            return traced.lower(lowering_platforms=platforms)
 
     def _lanes_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(self._lanes if n == LANES else n for n in shape)
@@ -194,6 +226,8 @@ class Executable:
         if self._strict and value.op == "divide" and LANES not in value.args[1].shape:
             # XLA multiplies by the reciprocal of a divisor that all lanes share; this one seems to differ.
             arguments[1] = _floats(_bits(arguments[1]) ^ (_bits(arguments[0]) & zero))
+        if self._doubles and value.op in _EXACT:
+            return _EXACT[value.op](*arguments, zero)
         result = self._operations[value.op](*arguments)
         if value.number in self._guarded:
             return _floats(_bits(result) ^ zero)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -24,6 +25,10 @@ _LONGEST_INLINE = 72
 UNROLLED_ROWS = 16
 # A value read within so many stages stays in a register; one read later is handed over in memory.
 _STAGES_KEPT = 3
+# So many numbers may be on their way from memory while the stage before still computes; a loop reads so many
+# before it begins.
+_READ_AHEAD = 48
+_READ_AT_ONCE = 192
 _INFIX = {
     "add": "+",
     "subtract": "-",
@@ -130,6 +135,7 @@ class Cell:
     text: str
     rows: int = 1
     flag: bool = False
+    streamed: bool = False
 
     def load(self, row: str) -> str:
         """The value read; flags are kept as 0 and 1."""
@@ -137,7 +143,9 @@ class Cell:
         return f"{text} != 0.0f" if self.flag else text
 
     def store(self, row: str, value: str) -> str:
-        """The statement that writes it."""
+        """The statement that writes it; what is streamed leaves the caches alone."""
+        if self.streamed:
+            return f"__stcs(&{self.text.format(row)}, {value});"
         return f"{self.text.format(row)} = {f'{value} ? 1.0f : 0.0f' if self.flag else value};"
 
 
@@ -160,10 +168,42 @@ class _Chunk:
         self.stores: list[Store] = []
 
 
+class _Block:
+    """A chunk as text: what it reads from memory, the statements that follow, the cells that they write.
+
+    reads: (cell, statement); arrays: inputs of which a loop has a row each turn, read whole before it begins
+    where they are few: (cell, declaration, statement that fills a row).
+    """
+
+    def __init__(self, chunk: _Chunk):
+        self.stage, self.rows = chunk.stage, chunk.rows
+        self.at_once = chunk.rows <= UNROLLED_ROWS and len(_row_inputs(chunk)) * chunk.rows <= _READ_AT_ONCE
+        self.reads: list[tuple[Cell, str]] = []
+        self.arrays: list[tuple[Cell, str, str]] = []
+        self.body: list[str] = []
+        self.written: set[str] = set()
+
+    def fetch(self) -> list[str]:
+        """Takes its reads, one after another: all are on their way before the first is needed."""
+        lines = [text for _, text in self.reads]
+        if self.arrays:
+            lines += [declared for _, declared, _ in self.arrays]
+            lines += _loop(self.rows, [statement for _, _, statement in self.arrays])
+        self.reads, self.arrays = [], []
+        return lines
+
+    def fetch_early(self, written: set[str]) -> list[str]:
+        """Takes reads of cells that are not among those written: a few, to be on their way a stage before."""
+        early = [read for read in self.reads if read[0].text not in written][:_READ_AHEAD]
+        self.reads = [read for read in self.reads if read not in early]
+        return [text for _, text in early]
+
+
 class Statements:
     """The statements that compute and store what `stores` ask for.
 
-    inputs: cell of every input; names: identifiers for values that have one.
+    inputs: cell of every input; names: identifiers for values that have one; handed: text of the cells, with
+    {} for a number, in which stages hand values to much later ones, "" when they do not.
     """
 
     def __init__(
@@ -186,22 +226,29 @@ class Statements:
             self._place(value)
         self._last_read = self._last_reads()
         self.handed = 0
-        self._slots = self._hand_over(handed) if handed else {}
+        self._handed: set[int] = set()
+        own = {_resolve(s.value, None)[0].number: s.cell for s in stores if _keeps(s, handed)}
+        self._slots = self._hand_over(handed, own) if handed else {}
         for store in stores:
             self._place_store(store)
         self._texts: dict[int, str] = {}
         self._loaded: dict[tuple[int, str], str] = {}
+        self._times_read: dict[str, int] = {}
 
     def lines(self) -> list[str]:
         """C, without indentation of its own beyond that of loops."""
         self._texts.clear()
         self._loaded.clear()
+        self._times_read.clear()
+        blocks = [self._print(number, chunk) for number, chunk in enumerate(self._chunks)]
+        blocks = [block for block in blocks if block.body]
+        early = [now.fetch_early(before.written) for before, now in pairwise(blocks)]
         printed, stage = [], ""
-        for number, chunk in enumerate(self._chunks):
-            if chunk.stage != stage and (chunk.values or chunk.stores):
-                stage = chunk.stage
+        for block, reads in zip(blocks, [*early, []], strict=False):
+            if block.stage != stage:
+                stage = block.stage
                 printed += ["", f"// {stage}"]
-            printed += self._print(number, chunk)
+            printed += [*block.fetch(), *reads, *block.body]
         return printed
 
     # Placing: which chunk computes what.
@@ -241,8 +288,10 @@ class Statements:
                     last[base.number] = max(last.get(base.number, 0), self._at[value.number])
         return last
 
-    def _hand_over(self, array: str) -> dict[int, Cell]:
-        """A cell for each value that only a much later stage reads: it would hold a register until then."""
+    def _hand_over(self, handed: str, own: Mapping[int, Cell]) -> dict[int, Cell]:
+        """A cell for each value that only a much later stage reads: it would hold a register until then. What
+        is stored in a cell of its `own` is read from there.
+        """
         stage, stages = "", []
         for chunk in self._chunks:
             if chunk.stage != stage:
@@ -259,11 +308,16 @@ class Statements:
                 if chunk.rows > 1 or value.op == "stack" or value.kind not in ("float", "bool") or not users:
                     continue
                 last = max(self._at[user.number] for user in users)
-                if self._chunks[last].position - chunk.position > _STAGES_KEPT:
-                    slot = free.pop() if free else self.handed
-                    self.handed = max(self.handed, slot + 1)
-                    ending.setdefault(last + 1, []).append(slot)
-                    cells[value.number] = Cell(f"{array}[{slot}]", 1, value.kind == "bool")
+                if self._chunks[last].position - chunk.position <= _STAGES_KEPT:
+                    continue
+                if value.number in own:
+                    cells[value.number] = own[value.number]
+                    continue
+                slot = free.pop() if free else self.handed
+                self.handed = max(self.handed, slot + 1)
+                ending.setdefault(last + 1, []).append(slot)
+                cells[value.number] = Cell(handed.format(slot), 1, value.kind == "bool")
+                self._handed.add(value.number)
         return cells
 
     def _place_store(self, store: Store) -> None:
@@ -286,48 +340,49 @@ class Statements:
 
     # Printing.
 
-    def _print(self, number: int, chunk: _Chunk) -> list[str]:
-        body: list[str] = []
-        # Where a loop reads what does not change with its rows.
-        before = [] if chunk.rows > 1 else body
+    def _print(self, number: int, chunk: _Chunk) -> _Block:
+        block = _Block(chunk)
         pending = list(chunk.stores)
         for value in chunk.values:
-            text = self._expression(value, number, before, body)
+            text = self._expression(value, number, block)
             if self._is_inline(value, number, text):
                 self._texts[value.number] = text
                 continue
-            body += self._define(value, text, chunk)
+            block.body += self._define(value, text, block, chunk)
             ready = [s for s in pending if _resolve(s.value, None)[0] is value and _may_store(s, chunk)]
             for store in ready:
                 pending.remove(store)
-                self._write(store, number, before, body)
+                self._write(store, number, block)
         for store in pending:
-            self._write(store, number, before, body)
+            self._write(store, number, block)
         for key in [k for k in self._loaded if k[1] == "k"]:
             del self._loaded[key]
-        if chunk.rows == 1:
-            return body
-        arrays = (value for value in chunk.values if value.number in self._row_uses)
-        before += [f"{C_TYPES[value.kind]} {self._name(value)}[{chunk.rows}];" for value in arrays]
-        unroll = "#pragma unroll" if chunk.rows <= UNROLLED_ROWS else "#pragma unroll 1"
-        inside = [f"  {line}" for line in body]
-        return [*before, unroll, f"for (int k = 0; k < {chunk.rows}; ++k) {{", *inside, "}"]
+        if chunk.rows > 1:
+            arrays = (value for value in chunk.values if value.number in self._row_uses)
+            declared = [f"{C_TYPES[value.kind]} {self._name(value)}[{chunk.rows}];" for value in arrays]
+            block.body = [*declared, *_loop(chunk.rows, block.body)]
+        return block
 
-    def _write(self, store: Store, number: int, before: list[str], body: list[str]) -> None:
+    def _write(self, store: Store, number: int, block: _Block) -> None:
         old, row = store.replaces, "k" if store.cell.rows > 1 else None
         if old is not None and old.number in self._last_read and self._chunks[number].rows == 1:
-            self._load(old, "0", body)
-        statement = store.cell.store(row or "0", self._reference(store.value, row, number, before, body))
-        body.append(f"if ({store.condition}) {statement}" if store.condition else statement)
+            self._load(old, "0", block)
+        statement = store.cell.store(row or "0", self._reference(store.value, row, number, block))
+        block.body.append(f"if ({store.condition}) {statement}" if store.condition else statement)
+        block.written.add(store.cell.text)
 
-    def _define(self, value: Value, text: str, chunk: _Chunk) -> list[str]:
+    def _define(self, value: Value, text: str, block: _Block, chunk: _Chunk) -> list[str]:
         name, kind = self._name(value), C_TYPES[value.kind]
         if value.op == "stack":
             return [f"const {kind} {name}[{len(value.args)}] = {text};"]
         if chunk.rows > 1 and value.number in self._row_uses:
             return [f"const {kind} {name}_k = {text};", f"{name}[k] = {name}_k;"]
-        handed = [self._slots[value.number].store("0", name)] if value.number in self._slots else []
-        return [f"const {kind} {name} = {text};", *handed]
+        statements = [f"const {kind} {name} = {text};"]
+        if value.number in self._handed:
+            slot = self._slots[value.number]
+            statements.append(slot.store("0", name))
+            block.written.add(slot.text)
+        return statements
 
     def _is_inline(self, value: Value, number: int, text: str) -> bool:
         users = self._users[value.number]
@@ -344,11 +399,11 @@ class Statements:
     def _name(self, value: Value) -> str:
         return self._names.get(value.number, f"v{value.number}")
 
-    def _expression(self, value: Value, chunk: int, before: list[str], body: list[str]) -> str:
-        """The text that computes a value; what it reads first goes before the loop, or into it."""
+    def _expression(self, value: Value, chunk: int, block: _Block) -> str:
+        """The text that computes a value; what it reads from memory goes to the block's reads."""
         row = "k" if self._chunks[chunk].rows > 1 else None
         arguments = value.args[1:] if value.op == "take" else value.args
-        texts = [self._reference(a, row if rows_of(a) > 1 else None, chunk, before, body) for a in arguments]
+        texts = [self._reference(a, row if rows_of(a) > 1 else None, chunk, block) for a in arguments]
         return self._combined(value, texts)
 
     def _combined(self, value: Value, texts: Sequence[str]) -> str:
@@ -369,45 +424,57 @@ class Statements:
             return f"{called}.word{part[0]}" if part else called
         return f"{_CALLS[op]}({', '.join(texts)})"
 
-    def _reference(
-        self, value: Value, row: str | None, chunk: int, before: list[str], body: list[str]
-    ) -> str:
+    def _reference(self, value: Value, row: str | None, chunk: int, block: _Block) -> str:
         base, row = _resolve(value, row)
         if base.constant is not None:
             return self._numbers.text(base, row)
         if base.op == "input":
-            return self._load(base, row or "0", body if row == "k" else before)
+            return self._load_row(base, block) if row == "k" else self._load(base, row or "0", block)
         here, there = self._chunks[chunk], self._chunks[self._at[base.number]]
         if row is None:
             if base.number in self._slots and here.position != there.position:
-                return self._take_over(base, here.position, before)
+                return self._take_over(base, here.position, block)
             return self._texts.get(base.number, self._name(base))
         if row == "k" and here is there and base.op != "stack":
             kept = f"{self._name(base)}_k" if base.number in self._row_uses else self._name(base)
             return self._texts.get(base.number, kept)
         return f"{self._name(base)}[{row}]"
 
-    def _take_over(self, value: Value, position: int, lines: list[str]) -> str:
+    def _take_over(self, value: Value, position: int, block: _Block) -> str:
         """The variable of this stage that holds what another handed over."""
         key = value.number, f"stage {position}"
         if key not in self._loaded:
-            self._loaded[key] = f"{self._name(value)}_s{position}"
-            lines.append(
-                f"const {C_TYPES[value.kind]} {self._loaded[key]} = {self._slots[value.number].load('0')};"
-            )
+            name = self._loaded[key] = f"{self._name(value)}_s{position}"
+            slot = self._slots[value.number]
+            block.reads.append((slot, f"const {C_TYPES[value.kind]} {name} = {slot.load('0')};"))
         return self._loaded[key]
 
-    def _load(self, value: Value, row: str, lines: list[str]) -> str:
-        """The variable that holds an input, read where it is first needed."""
+    def _load(self, value: Value, row: str, block: _Block) -> str:
+        """The variable that holds an input, or one row of it."""
         key = value.number, row
         if key not in self._loaded:
             cell = self._inputs[value.number]
             if cell.text.isidentifier():
                 return cell.text
             name = self._names.get(value.number, f"v{value.number}")
-            name = name if rows_of(value) == 1 else f"{name}_{row}"
-            self._loaded[key] = name
-            lines.append(f"const {C_TYPES[value.kind]} {name} = {cell.load(row)};")
+            name = self._loaded[key] = name if rows_of(value) == 1 else f"{name}_{row}"
+            block.reads.append((cell, f"const {C_TYPES[value.kind]} {name} = {cell.load(row)};"))
+        return self._loaded[key]
+
+    def _load_row(self, value: Value, block: _Block) -> str:
+        """An input's row of the loop: of an array that is read before the loop begins, or read in it."""
+        key = value.number, "k"
+        if key not in self._loaded:
+            cell, kind = self._inputs[value.number], C_TYPES[value.kind]
+            name = self._names.get(value.number, f"v{value.number}")
+            if not block.at_once:
+                self._loaded[key] = f"{name}_k"
+                block.body.append(f"const {kind} {name}_k = {cell.load('k')};")
+                return self._loaded[key]
+            self._times_read[name] = times = self._times_read.get(name, 0) + 1
+            name = f"{name}_{'again' * (times - 1)}" if times > 1 else name
+            self._loaded[key] = f"{name}[k]"
+            block.arrays.append((cell, f"{kind} {name}[{block.rows}];", f"{name}[k] = {cell.load('k')};"))
         return self._loaded[key]
 
 
@@ -435,6 +502,26 @@ def rows_of(value: Value) -> int:
     """Deals, factors or streams of a value: the length of its first axis, where it has two."""
     assert len(value.shape) <= 2, value.shape
     return value.shape[0] if len(value.shape) == 2 else 1
+
+
+def _loop(rows: int, body: Sequence[str]) -> list[str]:
+    """Statements for each of so many rows."""
+    unroll = "#pragma unroll" if rows <= UNROLLED_ROWS else "#pragma unroll 1"
+    return [unroll, f"for (int k = 0; k < {rows}; ++k) {{", *(f"  {line}" for line in body), "}"]
+
+
+def _row_inputs(chunk: _Chunk) -> set[int]:
+    """The inputs of which a loop reads a row each turn."""
+    read = (
+        _resolve(a, "k") for value in chunk.values for a in _read(value) if chunk.rows > 1 and rows_of(a) > 1
+    )
+    return {base.number for base, row in read if base.op == "input" and row == "k"}
+
+
+def _keeps(store: Store, handed: str) -> bool:
+    """Whether a store leaves its value, of one row, where a later stage of the same turn finds it."""
+    is_memory = bool(handed) and store.cell.text.startswith(handed.partition("{")[0])
+    return is_memory and store.cell.rows == 1 and not store.condition
 
 
 def _may_store(store: Store, chunk: _Chunk) -> bool:

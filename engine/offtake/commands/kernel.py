@@ -6,9 +6,12 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from offtake.commands.inspect import add_study_arguments, command_parser, one_study
+
+if TYPE_CHECKING:
+    from offtake_kernels.kernel import Kernel
 
 
 def kernel(arguments: Sequence[str]) -> int:
@@ -30,11 +33,11 @@ def kernel(arguments: Sequence[str]) -> int:
     from offtake.compile import compile_study
     from offtake_kernels.kernel import print_kernel
 
-    source = print_kernel(compile_study(study).plan).source
-    sys.stdout.write(source)
+    printed = print_kernel(compile_study(study).plan)
+    sys.stdout.write(printed.source)
     if given.compile is not None:
         sys.stdout.flush()
-        log = _compile_log(source, given.compile, strict=study.device.arithmetic == "strict")
+        log = _compile_log(printed, given.compile, strict=study.device.arithmetic == "strict")
         print("\n".join(_resources(log)), file=sys.stderr)
     return 0
 
@@ -45,12 +48,14 @@ def _architecture(text: str) -> int:
     return int(text)
 
 
-def _compile_log(source: str, architecture: int, *, strict: bool) -> str:
+def _compile_log(kernel: Kernel, architecture: int, *, strict: bool) -> str:
     from offtake.hal import nvrtc
+    from offtake_kernels.path_cuda import threads_of
 
     compiler = nvrtc.load()
-    options = nvrtc.options(nvrtc.supported(compiler, architecture), strict=strict)
-    return nvrtc.compile_source(compiler, source, options).log
+    threads = threads_of(kernel, strict=strict)
+    options = nvrtc.options(nvrtc.supported(compiler, architecture), strict=strict, threads=threads)
+    return nvrtc.compile_source(compiler, kernel.source, options).log
 
 
 def _resources(log: str) -> list[str]:

@@ -18,7 +18,7 @@ from offtake.study import DeviceChoice
 from offtake_kernels.kept import Kept
 from offtake_kernels.kernel import print_kernel
 from offtake_kernels.layout import Plan
-from offtake_kernels.path_cuda import Gpu
+from offtake_kernels.path_cuda import Gpu, threads_of
 from offtake_kernels.tally import Tally, TallyBuilder
 
 
@@ -120,8 +120,11 @@ class CudaDevice:
             kernel = print_kernel(plan)
             for number in self._numbers:
                 architecture = _architecture(self._cupy, number)
-                code = nvrtc.cubin(self._cupy.cuda.nvrtc, kernel.source, architecture, strict=self._strict)
-                self._gpus.append(Gpu(self._cupy, kernel, code, number, self._launch))
+                compiler = self._cupy.cuda.nvrtc
+                block = {"threads": threads_of(kernel, strict=self._strict)}
+                code = nvrtc.cubin(compiler, kernel.source, architecture, strict=self._strict, **block)
+                block["shared"] = nvrtc.shared_bytes(nvrtc.supported(compiler, architecture))
+                self._gpus.append(Gpu(self._cupy, kernel, code, number, self._launch, **block))
             self._plan = plan
         return self._gpus
 

@@ -16,11 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from offtake.errors import DeviceError
-from offtake_kernels.path_cuda import THREADS
 
 _EXACT = ("-fmad=false", "-ftz=false", "-prec-div=true", "-prec-sqrt=true")
 _FAST = ("-fmad=true", "-ftz=true", "-prec-div=false", "-prec-sqrt=false")
+_CACHES = (12, 9)
 _DIGEST_BYTES = 32
+_SHARED_KIB = {
+    **dict.fromkeys((75,), 64),
+    **dict.fromkeys((86, 89, 120, 121), 99),
+    **dict.fromkeys((80, 87), 163),
+    **dict.fromkeys((90, 100, 103, 110), 227),
+}
 OLDEST = 75
 EXTRAS = "python -m pip install 'offtake[cuda13]' (or 'offtake[cuda12]' for a driver older than 580)"
 
@@ -44,17 +50,27 @@ def load() -> Any:
     return compiler
 
 
-def options(architecture: int, *, strict: bool, threads: int = THREADS) -> tuple[str, ...]:
+def shared_bytes(architecture: int) -> int:
+    """The most shared memory of a block (CUDA C++ Programming Guide, technical specifications by compute
+    capability); a new one is taken to have what the smallest has.
+    """
+    return _SHARED_KIB.get(architecture, min(_SHARED_KIB.values())) * 1024
+
+
+def options(architecture: int, *, strict: bool, threads: int) -> tuple[str, ...]:
     """NVRTC's options for a compute capability (90 for 9.0) and blocks of so many threads."""
-    chosen = (*(_EXACT if strict else _FAST), f"-DOFFTAKE_THREADS={threads}")
+    block = (f"-DOFFTAKE_THREADS={threads}", f"-DOFFTAKE_SHARED={shared_bytes(architecture)}")
+    chosen = (*(_EXACT if strict else _FAST), *block)
     return ("--std=c++17", f"-arch=sm_{architecture}", *chosen, "-Xptxas", "-v")
 
 
 def compile_source(nvrtc: Any, source: str, given: tuple[str, ...]) -> Compiled:
     """Compiles with `nvrtc`, CuPy's module. Raises DeviceError with the compiler's log."""
     program = nvrtc.createProgram(source, "offtake.cu", [], [])
+    # What the compiler has in a cache of its own comes without a log.
+    anew = ("--no-cache",) if nvrtc.getVersion() >= _CACHES else ()
     try:
-        nvrtc.compileProgram(program, list(given))
+        nvrtc.compileProgram(program, [*given, *anew])
         ptx = nvrtc.getPTX(program)
         text = ptx.decode() if isinstance(ptx, bytes) else ptx
         # CuPy drops the last byte of the code as if it ended a text.
@@ -66,7 +82,7 @@ def compile_source(nvrtc: Any, source: str, given: tuple[str, ...]) -> Compiled:
         nvrtc.destroyProgram(program)
 
 
-def cubin(nvrtc: Any, source: str, architecture: int, *, strict: bool, threads: int = THREADS) -> bytes:
+def cubin(nvrtc: Any, source: str, architecture: int, *, strict: bool, threads: int) -> bytes:
     """Machine code for a compute capability, from the cache where it is there and whole."""
     given = options(supported(nvrtc, architecture), strict=strict, threads=threads)
     version = "{}.{}".format(*nvrtc.getVersion())

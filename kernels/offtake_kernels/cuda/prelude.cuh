@@ -2,6 +2,9 @@
 
 typedef unsigned long long u64;
 
+// What a block has of shared memory: as much as its launch says.
+extern __shared__ unsigned block_memory[];
+
 // Minimum and maximum in which a NaN stays one, as numpy has them: what is not finite is counted, never hidden.
 __device__ __forceinline__ float least(float a, float b) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800

@@ -1,20 +1,27 @@
 // The exact tally of a launch's rows: integer sums by bin, so that no order of threads, blocks or devices matters.
 //
-// A block takes a row's next 65,536 values into a table of bins in shared memory and hands its sums to the device's
+// A block takes a chunk of a row's values into a table of bins in shared memory and hands its sums to the device's
 // table. A bin is a value's pattern without its lowest 15 bits; n, Σl and Σl² of those bits make every moment exact.
 
-enum { LOW_BITS = 15, LOW_MASK = 0x7fff, BIN_BITS = 17, INFINITE = 0xff, SHARED_SLOTS = 2048, CHUNK = 65536 };
-enum { NEAR = 16, FAR = 256 };  // slots that are tried in shared memory, and in the device's table
+enum { LOW_BITS = 15, LOW_MASK = 0x7fff, BIN_BITS = 17, INFINITE = 0xff };
+enum { TALLY_THREADS = 1024 };
+enum { BLOCK_SLOTS = 4096, IN_BLOCK = 16, IN_DEVICE = 256 };  // slots of a block's table; how many are tried
+
+// Of so many values Σl < 2^32, n < 2^17 and Σl² < 2^47: what Σl² carries beyond 32 bits is counted above n.
+enum { CHUNK = (1 << 17) - 256, N_BITS = 17, N_MASK = (1 << N_BITS) - 1 };
 
 const unsigned NO_BIN = 0xffffffffu;
-const u64 NO_KEY = ~0ull;
 
-// What a device sums: `keys` are row << 17 | bin, `sums` n, Σl, Σl² of each; `counters` are slots in use, and bins
-// that found none. `extremes`: least, greatest and least non-negative value of each row, as `ordered` patterns;
-// `nonfinite`: how many values of a row are not finite, and the first path of one.
+// A slot of the device's table: row << 17 | bin, plus 1, or 0 while it is free; n, Σl, Σl².
+struct __align__(32) Slot {
+  u64 key, n, low, square;
+};
+
+// What a device sums. `counters`: slots in use, and bins that found none. `extremes`: least, greatest and least
+// non-negative value of each row, as `ordered` patterns; `nonfinite`: how many values of a row are not finite, and
+// the first path of one.
 struct Tally {
-  u64* keys;
-  u64* sums;
+  Slot* slots;
   unsigned* counters;
   unsigned* extremes;
   u64* nonfinite;
@@ -24,72 +31,90 @@ extern "C" { __constant__ Tally tally; }
 
 __device__ __forceinline__ unsigned ordered(unsigned bits) { return bits >> 31 ? ~bits : bits | 0x80000000u; }
 
-__device__ void add_to_device(u64 key, u64 n, u64 low, u64 square) {
-  unsigned slot = (unsigned)((key * 0x9e3779b97f4a7c15ull) >> 32) & tally.mask;
-  for (int tried = 0; tried < FAR; ++tried, slot = (slot + 1) & tally.mask) {
-    const u64 found = atomicCAS(&tally.keys[slot], NO_KEY, key);
-    if (found == NO_KEY) atomicAdd(&tally.counters[0], 1u);
-    if (found == NO_KEY || found == key) {
-      atomicAdd(&tally.sums[3 * (size_t)slot], n);
-      atomicAdd(&tally.sums[3 * (size_t)slot + 1], low);
-      atomicAdd(&tally.sums[3 * (size_t)slot + 2], square);
+// A value's pattern as it is counted: -0 as 0, and every NaN as one.
+__device__ __forceinline__ unsigned counted(unsigned bits) {
+  if (bits == 0x80000000u) return 0;
+  return (bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc00000u : bits;
+}
+
+// A bin's first place in a table: its neighbours' are beside it, and the negative bins half a table away.
+__device__ __forceinline__ unsigned home(unsigned bin) {
+  return (bin ^ (bin >> (BIN_BITS - 1)) * (BLOCK_SLOTS / 2)) % BLOCK_SLOTS;
+}
+
+// The place that is tried next: first at home, then anywhere, and from there on in steps so large that no crowded
+// part of a table holds them up.
+__device__ __forceinline__ unsigned attempt(unsigned first, u64 key, unsigned tried) {
+  return tried == 0 ? first : (unsigned)((key * 0x9e3779b97f4a7c15ull) >> 32) + tried * 0x9e3779b1u;
+}
+
+__device__ void add_to_device(u64 row, unsigned bin, u64 n, u64 low, u64 square) {
+  const u64 key = (row << BIN_BITS | bin) + 1;
+  const unsigned first = (unsigned)row * BLOCK_SLOTS + home(bin);
+  for (unsigned tried = 0; tried < IN_DEVICE; ++tried) {
+    Slot& slot = tally.slots[attempt(first, key, tried) & tally.mask];
+    const u64 found = atomicCAS(&slot.key, (u64)0, key);
+    if (found == 0) atomicAdd(&tally.counters[0], 1u);
+    if (found == 0 || found == key) {
+      atomicAdd(&slot.n, n);
+      atomicAdd(&slot.low, low);
+      atomicAdd(&slot.square, square);
       return;
     }
   }
   atomicAdd(&tally.counters[1], 1u);
 }
 
-// Bins of one row's chunk. Σl² of 65,536 values needs 46 bits: its two halves are summed apart.
+// A block's shared memory: the bins of one row's chunk, then the row's extremes in that chunk.
 struct Bins {
-  unsigned bin[SHARED_SLOTS], n[SHARED_SLOTS], low[SHARED_SLOTS], square[SHARED_SLOTS], square_high[SHARED_SLOTS];
+  unsigned bin[BLOCK_SLOTS], n[BLOCK_SLOTS], low[BLOCK_SLOTS], square[BLOCK_SLOTS];
 };
 
-// A thread's sums while its values stay in one bin: most rows are 0 for many quarters.
+// A thread's sums while its values stay in one bin.
 struct Run {
-  unsigned bin, n, low, square, square_high;
+  unsigned bin, n, low;
+  u64 square;
 };
 
 __device__ void add_to_block(Bins& bins, u64 row, const Run& run) {
   if (run.n == 0) return;
-  unsigned slot = (run.bin * 2654435761u) >> 21;
-  for (int tried = 0; tried < NEAR; ++tried, slot = (slot + 1) % SHARED_SLOTS) {
-    const unsigned found = atomicCAS(&bins.bin[slot], NO_BIN, run.bin);
+  for (unsigned tried = 0; tried < IN_BLOCK; ++tried) {
+    const unsigned slot = attempt(home(run.bin), run.bin, tried) % BLOCK_SLOTS;
+    unsigned found = *(volatile unsigned*)&bins.bin[slot];
+    if (found == NO_BIN) found = atomicCAS(&bins.bin[slot], NO_BIN, run.bin);
     if (found == NO_BIN || found == run.bin) {
-      atomicAdd(&bins.n[slot], run.n);
+      const unsigned square = (unsigned)run.square;
+      const unsigned carried = atomicAdd(&bins.square[slot], square) > ~square;
+      atomicAdd(&bins.n[slot], run.n + (((unsigned)(run.square >> 32) + carried) << N_BITS));
       atomicAdd(&bins.low[slot], run.low);
-      atomicAdd(&bins.square[slot], run.square);
-      atomicAdd(&bins.square_high[slot], run.square_high);
       return;
     }
   }
-  add_to_device(row << BIN_BITS | run.bin, run.n, run.low, run.square + ((u64)run.square_high << 16));
+  add_to_device(row, run.bin, run.n, run.low, run.square);
 }
 
-extern "C" __global__ void __launch_bounds__(OFFTAKE_THREADS) offtake_tally(
+extern "C" __global__ void __launch_bounds__(TALLY_THREADS) offtake_tally(
     const float* __restrict__ rows, unsigned lanes, u64 first_path) {
-  __shared__ Bins bins;
-  __shared__ unsigned extremes[3];
-  for (unsigned slot = threadIdx.x; slot < SHARED_SLOTS; slot += blockDim.x) {
+  Bins& bins = *(Bins*)block_memory;
+  for (unsigned slot = threadIdx.x; slot < BLOCK_SLOTS; slot += blockDim.x) {
     bins.bin[slot] = NO_BIN;
-    bins.n[slot] = bins.low[slot] = bins.square[slot] = bins.square_high[slot] = 0;
-  }
-  if (threadIdx.x == 0) {
-    extremes[0] = extremes[2] = 0xffffffffu;
-    extremes[1] = 0;
+    bins.n[slot] = bins.low[slot] = bins.square[slot] = 0;
   }
   __syncthreads();
 
   const u64 row = blockIdx.x;
   const unsigned begin = blockIdx.y * CHUNK, end = lanes - begin < CHUNK ? lanes : begin + CHUNK;
   const float* const values = rows + (size_t)row * lanes;
-  unsigned least = 0xffffffffu, greatest = 0, least_nonnegative = 0xffffffffu;
-  Run run = {NO_BIN, 0, 0, 0, 0};
+  unsigned least = 0xffffffffu, greatest = 0, least_nonnegative = 0xffffffffu, zeros = 0;
+  Run run = {NO_BIN, 0, 0, 0};
   for (unsigned lane = begin + threadIdx.x; lane < end; lane += blockDim.x) {
-    unsigned bits = (unsigned)__float_as_int(values[lane]);
-    if (bits == 0x80000000u) bits = 0;  // -0 counts as 0
+    const unsigned bits = counted((unsigned)__float_as_int(values[lane]));
+    if (bits == 0) {  // most rows are 0 for many quarters
+      ++zeros;
+      continue;
+    }
     if ((bits >> 23 & 0xff) == INFINITE) {
-      if (bits & 0x7fffffu) bits = 0x7fc00000u;  // and every NaN as one
-      atomicAdd(&tally.nonfinite[2 * row], 1ull);
+      atomicAdd(&tally.nonfinite[2 * row], (u64)1);
       atomicMin(&tally.nonfinite[2 * row + 1], first_path + lane);
     } else {
       const unsigned place = ordered(bits);
@@ -97,27 +122,42 @@ extern "C" __global__ void __launch_bounds__(OFFTAKE_THREADS) offtake_tally(
       greatest = greatest > place ? greatest : place;
       if (bits >> 31 == 0) least_nonnegative = least_nonnegative < place ? least_nonnegative : place;
     }
-    const unsigned bin = bits >> LOW_BITS, low = bits & LOW_MASK, square = low * low;
+    const unsigned bin = bits >> LOW_BITS, low = bits & LOW_MASK;
     if (bin != run.bin) {
       add_to_block(bins, row, run);
-      run = {bin, 0, 0, 0, 0};
+      run = {bin, 0, 0, 0};
     }
     run.n += 1;
     run.low += low;
-    run.square += square & 0xffffu;
-    run.square_high += square >> 16;
+    run.square += low * low;
   }
   add_to_block(bins, row, run);
+  add_to_block(bins, row, {0, zeros, 0, 0});
+  if (zeros) {
+    const unsigned zero = ordered(0);
+    least = least < zero ? least : zero;
+    greatest = greatest > zero ? greatest : zero;
+    least_nonnegative = zero;
+  }
+  __syncthreads();
+
+  for (unsigned slot = threadIdx.x; slot < BLOCK_SLOTS; slot += blockDim.x) {
+    if (bins.bin[slot] == NO_BIN) continue;
+    const u64 square = bins.square[slot] | (u64)(bins.n[slot] >> N_BITS) << 32;
+    add_to_device(row, bins.bin[slot], bins.n[slot] & N_MASK, bins.low[slot], square);
+  }
+  __syncthreads();
+
+  unsigned* const extremes = block_memory;
+  if (threadIdx.x == 0) {
+    extremes[0] = extremes[2] = 0xffffffffu;
+    extremes[1] = 0;
+  }
+  __syncthreads();
   atomicMin(&extremes[0], least);
   atomicMax(&extremes[1], greatest);
   atomicMin(&extremes[2], least_nonnegative);
   __syncthreads();
-
-  for (unsigned slot = threadIdx.x; slot < SHARED_SLOTS; slot += blockDim.x) {
-    if (bins.n[slot] == 0) continue;
-    const u64 square = bins.square[slot] + ((u64)bins.square_high[slot] << 16);
-    add_to_device(row << BIN_BITS | bins.bin[slot], bins.n[slot], bins.low[slot], square);
-  }
   if (threadIdx.x == 0) {
     atomicMin(&tally.extremes[3 * row], extremes[0]);
     atomicMax(&tally.extremes[3 * row + 1], extremes[1]);
@@ -125,18 +165,52 @@ extern "C" __global__ void __launch_bounds__(OFFTAKE_THREADS) offtake_tally(
   }
 }
 
-// The table's bins one after another, and the table empty again. `count` begins at 0.
-extern "C" __global__ void offtake_collect(u64* keys, u64* sums, unsigned* count) {
-  const unsigned step = gridDim.x * blockDim.x;
-  for (u64 slot = blockIdx.x * blockDim.x + threadIdx.x; slot <= tally.mask; slot += step) {
-    if (tally.keys[slot] == NO_KEY) continue;
-    const unsigned place = atomicAdd(count, 1u);
-    keys[place] = tally.keys[slot];
-    tally.keys[slot] = NO_KEY;
-    for (int part = 0; part < 3; ++part) {
-      sums[3 * (size_t)place + part] = tally.sums[3 * slot + part];
-      tally.sums[3 * slot + part] = 0;
-    }
+// The table in order, in three steps. First a bit for every bin of every row; `marks` begins at 0.
+enum { WORDS_A_ROW = 1 << (BIN_BITS - 5) };
+
+extern "C" __global__ void offtake_mark(unsigned* marks) {
+  const u64 step = gridDim.x * blockDim.x;
+  for (u64 place = blockIdx.x * blockDim.x + threadIdx.x; place <= tally.mask; place += step) {
+    const u64 number = tally.slots[place].key - 1;
+    if (number != ~0ull) atomicOr(&marks[number >> 5], 1u << (number & 31));
+  }
+}
+
+// Then how many bits of its row come before each word, and how many a row has; a block is a row.
+extern "C" __global__ void offtake_rank(const unsigned* __restrict__ marks, unsigned* before, unsigned* sizes) {
+  unsigned* const counts = block_memory;
+  const unsigned words = WORDS_A_ROW / blockDim.x;
+  const size_t first = (size_t)blockIdx.x * WORDS_A_ROW + threadIdx.x * words;
+  unsigned count = 0;
+  for (unsigned word = 0; word < words; ++word) count += __popc(marks[first + word]);
+  counts[threadIdx.x] = count;
+  __syncthreads();
+  unsigned bits = 0;
+  for (unsigned thread = 0; thread < threadIdx.x; ++thread) bits += counts[thread];
+  if (threadIdx.x == blockDim.x - 1) sizes[blockIdx.x] = bits + count;
+  for (unsigned word = 0; word < words; ++word) {
+    before[first + word] = bits;
+    bits += __popc(marks[first + word]);
+  }
+}
+
+// Then every slot goes to its place, and the table is free again. `begins`: where each row begins; `sums`: bins, n,
+// Σl and Σl², `used` numbers each.
+extern "C" __global__ void offtake_collect(
+    const unsigned* __restrict__ marks, const unsigned* __restrict__ before, const unsigned* __restrict__ begins,
+    unsigned used, u64* sums) {
+  const u64 step = gridDim.x * blockDim.x;
+  for (u64 place = blockIdx.x * blockDim.x + threadIdx.x; place <= tally.mask; place += step) {
+    const Slot slot = tally.slots[place];
+    if (slot.key == 0) continue;
+    tally.slots[place] = {0, 0, 0, 0};
+    const u64 number = slot.key - 1;
+    const unsigned below = marks[number >> 5] & ((1u << (number & 31)) - 1);
+    u64* const sum = sums + begins[number >> BIN_BITS] + before[number >> 5] + __popc(below);
+    sum[0] = number & ((1 << BIN_BITS) - 1);
+    sum[(size_t)used] = slot.n;
+    sum[2 * (size_t)used] = slot.low;
+    sum[3 * (size_t)used] = slot.square;
   }
 }
 
