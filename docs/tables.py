@@ -111,8 +111,8 @@ def gpu(found: dict[str, Any]) -> list[str]:
         "|---|---|---|---|---|---|",
         *(_gpu_row(row) for row in found["throughput"]),
         "",
-        "Million paths a second. Issue slots: instructions by count (results/kernel.md) against what the GPU could "
-        f"start. Last column: {found['throughput'][0]['whole']['paths']:,} paths.",
+        "Million paths a second. Issue slots: instructions by count (bench/results/kernel.md) against what "
+        f"the GPU could start. Last column: {found['throughput'][0]['whole']['paths']:,} paths.",
     ]
 
 

@@ -110,6 +110,6 @@ def test_turns_of_lines():
         return turns[next(n for n, line in enumerate(lines) if text in line)][1]
 
     plan = kernel.plan
-    assert at("frame[G0_START + k] = ") == 1  # twelve deals, unrolled
+    assert at("FRAME(G0_START + k) = ") == 1  # twelve deals, unrolled
     assert at("const float spend = ") == plan.quarters
     assert at("philox_of(block, ") == -(-plan.quarters // 4)

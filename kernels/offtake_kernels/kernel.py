@@ -33,7 +33,8 @@ _RANKS = {"state": 0, "terms": 1, "ends": 2}
 _ABOUT_REGISTERS = "A path's frame: what stages hand to later ones, its state, its terms."
 _ABOUT_MEMORY = (
     f"{_ABOUT_REGISTERS} As many cells as fit lie in the block's shared memory, "
-    "a cell of its threads side by side."
+    "a cell of its threads side by side. A stage reads what it needs before it computes, and where it can "
+    "before the stage ahead of it does."
 )
 _IN_MEMORY = (
     "enum { FITTING = OFFTAKE_SHARED / (4 * OFFTAKE_THREADS), NEAR = CELLS < FITTING ? CELLS : FITTING };",
