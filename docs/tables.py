@@ -1,4 +1,4 @@
-"""Tables of docs/devices.md and docs/cuda.md from what the benchmarks left in bench/results.
+"""Tables of the README, docs/devices.md and docs/cuda.md from what the benchmarks left in bench/results.
 
     python docs/tables.py            exit 1 when a page shows other figures than the files
     python docs/tables.py --write    put the files' figures into the pages
@@ -124,7 +124,38 @@ def _gpu_row(row: dict[str, Any]) -> str:
     return f"| {row['portfolio']} | {row['arithmetic']} | {alone:.1f} | {share} | {tallied} |"
 
 
+def bench(found: dict[str, Any]) -> list[str]:
+    """Lines on every device of one machine."""
+    study, kinds = found["study"], {}
+    for one in found["devices"]:
+        cores = 1 if one["backend"] == "numpy" else one["device"]["cores"]
+        kinds[one["backend"]] = f"{one['device']['kind']}, {cores} core{'s' * (cores > 1)}"
+    path, where = study["path"], "; ".join(f"{name} on {kind}" for name, kind in kinds.items())
+    lines = [
+        f"{study['portfolio']}, {study['deals']} deals x {study['quarters']} quarters; a path is "
+        f"{path['operations']:,} operations, {path['words']:,} random words and {path['bytes'] / 1e3:.1f} kB; "
+        f"{where}.",
+        "",
+        "| device | paths/s (least – most) | deal-quarters/s | ns/path | of its limit | compile | 1e9 paths |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for one in found["devices"]:
+        rate, name = one["paths_per_second"], one["backend"]
+        cells = (
+            name if name == "numpy" else f"{name} {one['arithmetic']}",
+            _spread(_RATE, rate),
+            f"{one['deal_quarters_per_second']:.2e}",
+            f"{1e9 / rate['median']:,.0f}",
+            f"{one['share_of_limit']:.0%}",
+            f"{one['compile_seconds']:.1f} s",
+            f"{1e9 / rate['median'] / 3600:,.1f} h",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
 PAGES = {
+    "README.md": {"bench/results/bench.json": bench},
     "docs/devices.md": {"bench/results/backends.json": backends, "bench/results/fast.json": fast},
     "docs/cuda.md": {"bench/results/gpu_check.json": gpu},
 }

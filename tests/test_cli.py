@@ -321,7 +321,7 @@ def test_the_process_is_put_back_after_hydra(simulator, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("offtake ru", "run show validate replay devices kernel schema"),
+        ("offtake ru", "run show validate replay devices bench kernel schema"),
         ("offtake run portfolio=dem", "portfolio=demo"),
         ("offtake run portfolio=demo world=demo portfolio.deals.cl", "portfolio.deals.cloud."),
         ("offtake run x.yaml portfolio=demo world=demo study=q", "study=quick"),

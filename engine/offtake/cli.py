@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "validate": ("offtake.commands.inspect:validate", "every mistake in a study, with its position"),
     "replay": ("offtake.commands.replay:replay", "one path again, with its events"),
     "devices": ("offtake.commands.inspect:devices", "backends, and why each is or is not usable"),
+    "bench": ("offtake.commands.bench:bench", "devices beside one another: speed, limits, price"),
     "kernel": ("offtake.commands.kernel:kernel", "the CUDA kernel of a study"),
     "schema": ("offtake.commands.inspect:schema", "JSON Schema of a study in one file"),
 }

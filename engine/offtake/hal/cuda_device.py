@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import platform
 from collections.abc import Iterator
@@ -14,12 +15,15 @@ import numpy as np
 
 from offtake.errors import DeviceError
 from offtake.hal import nvrtc
+from offtake.hal.limits import COPIED_BYTES, Limits, rate
 from offtake.study import DeviceChoice
+from offtake_kernels import yardstick, yardstick_cuda
 from offtake_kernels.kept import Kept
 from offtake_kernels.kernel import print_kernel
 from offtake_kernels.layout import Plan
 from offtake_kernels.path_cuda import Gpu, threads_of
 from offtake_kernels.tally import Tally, TallyBuilder
+from offtake_kernels.yardstick_cuda import Bench, print_yardstick
 
 
 class CudaDevice:
@@ -99,6 +103,45 @@ class CudaDevice:
             builder.absorb(other.build(0))
         whole = [kept for _, parts in done for kept in parts]
         return builder.build(paths), Kept.join(whole) if whole else None
+
+    def limits(self) -> Limits:
+        with self._explained(), ThreadPoolExecutor(len(self._numbers)) as pool:
+            every = list(pool.map(self._limits_of, self._numbers))
+        return Limits(
+            *(sum(getattr(one, name) for one in every) for name in ("multiply_adds", "words", "bytes"))
+        )
+
+    def joules(self) -> float | None:
+        """By NVML, where nvidia-ml-py is installed and the GPUs count."""
+        try:
+            nvml = importlib.import_module("pynvml")
+            nvml.nvmlInit()
+            buses = (self._cupy.cuda.Device(number).pci_bus_id for number in self._numbers)
+            handles = [nvml.nvmlDeviceGetHandleByPciBusId(bus.encode()) for bus in buses]
+            return sum(nvml.nvmlDeviceGetTotalEnergyConsumption(handle) for handle in handles) / 1e3
+        except ImportError:
+            return None
+        except nvml.NVMLError:
+            return None
+
+    def _limits_of(self, number: int) -> Limits:
+        cupy, found = self._cupy, {}
+        architecture = _architecture(cupy, number)
+        for name, rod in (("multiply_adds", yardstick.multiply_adds()), ("words", yardstick.words())):
+            source, arrays = print_yardstick(rod)
+            code = nvrtc.cubin(
+                cupy.cuda.nvrtc, source, architecture, strict=False, threads=yardstick_cuda.THREADS
+            )
+            bench = Bench(cupy, rod, code, arrays, number)
+            found[name] = rate(bench.run, bench.amount)
+        with cupy.cuda.Device(number):
+            source, target = (cupy.empty(COPIED_BYTES, np.uint8) for _ in range(2))
+
+            def copy() -> None:
+                target.data.copy_from_device(source.data, COPIED_BYTES)
+                cupy.cuda.Device().synchronize()
+
+            return Limits(**found, bytes=rate(copy, 2 * COPIED_BYTES))
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Protocol
 
 from offtake.blocks import MOST_UNITS
+from offtake.hal.limits import Limits
 from offtake.study import DeviceChoice
 from offtake_kernels.kept import Kept
 from offtake_kernels.layout import Plan
@@ -44,4 +45,12 @@ class Device(Protocol):
 
     def run(self, plan: Plan, first_path: int, paths: int, keep: int) -> tuple[Tally, Kept | None]:
         """The tally of paths first_path … first_path + paths - 1, and the first `keep` of them whole."""
+        ...
+
+    def limits(self) -> Limits:
+        """What it can do at most, measured now."""
+        ...
+
+    def joules(self) -> float | None:
+        """Energy that it has taken so far, where it counts that."""
         ...

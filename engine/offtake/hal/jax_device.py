@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import platform
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, ClassVar
 
@@ -14,8 +16,10 @@ from offtake.blocks import MOST_UNITS
 from offtake.errors import DeviceError
 from offtake.hal.host import cores, processor
 from offtake.hal.launches import run_launches
+from offtake.hal.limits import COPIED_BYTES, Limits, rate
 from offtake.study import DeviceChoice
 from offtake_kernels import walk
+from offtake_kernels.graph import DTYPES
 from offtake_kernels.kept import Kept
 from offtake_kernels.layout import Plan
 from offtake_kernels.tally import MOST_LANES, Tally
@@ -88,6 +92,45 @@ class JaxDevice:
         launch = partial(walk.run if self._on_host else tally_jax.run, self._recipe)
         return run_launches(plan, first_path, paths, keep, self._launch, launch, self._threads)
 
+    def limits(self) -> Limits:
+        import jax
+        import jax.numpy as jnp
+
+        from offtake_kernels import yardstick
+        from offtake_kernels.graph import LANES
+        from offtake_kernels.placement import Placement
+        from offtake_kernels.program_jax import Executable
+
+        place = Placement(self._devices)
+        lanes = (_CPU_LANES if self._on_host else MOST_LANES) * len(self._devices)
+        found = {}
+        for name, rod in (("multiply_adds", yardstick.multiply_adds()), ("words", yardstick.words())):
+            stage = Executable(rod.inputs, [rod.result], placement=place, strict=False, lanes=lanes)
+            arrays = [place.put(np.ones(lanes, DTYPES[v.kind]), v.shape) for v in rod.inputs]
+            nothing = np.zeros(0, np.float32)
+            run = partial(_finished, stage, arrays, nothing)
+            found[name] = self._together([run] * self._threads, rod.amount * lanes)
+        negate = jax.jit(jnp.negative, donate_argnums=0)
+
+        def moving() -> Callable[[], object]:
+            arrays = [place.put(np.ones(COPIED_BYTES // 4, np.float32), (LANES,))]
+
+            def move() -> None:
+                arrays[0] = negate(arrays[0]).block_until_ready()
+
+            return move
+
+        movers = [moving() for _ in range(self._threads)]
+        return Limits(**found, bytes=self._together(movers, 2 * COPIED_BYTES))
+
+    def joules(self) -> float | None:
+        return None
+
+    def _together(self, works: Sequence[Callable[[], object]], amount: float) -> float:
+        """The rate of works that run at the same time, each on a thread of its own."""
+        with ThreadPoolExecutor(len(works)) as pool:
+            return sum(pool.map(lambda work: rate(work, amount), works))
+
     def _compiled(self, plan: Plan) -> Any:
         from offtake_kernels import path_jax
         from offtake_kernels.placement import Placement
@@ -103,6 +146,11 @@ class JaxDevice:
 def tallied_on_host(platform: str) -> bool:
     """Whether recorded rows are tallied by numpy: on a CPU that is faster than sorting with XLA."""
     return platform == "cpu"
+
+
+def _finished(stage: Callable[..., list[Any]], *given: Any) -> None:
+    for array in stage(*given):
+        array.block_until_ready()
 
 
 def _described(device: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from offtake.blocks import MOST_UNITS
 from offtake.hal.launches import run_launches
+from offtake.hal.limits import Limits
 from offtake.study import DeviceChoice
 from offtake_kernels.kept import Kept
 from offtake_kernels.layout import Plan
@@ -43,6 +44,12 @@ class NullDevice:
 
     def run(self, plan: Plan, first_path: int, paths: int, keep: int) -> tuple[Tally, Kept | None]:
         return run_launches(plan, first_path, paths, keep, self._launch, partial(_record_zeros, plan))
+
+    def limits(self) -> Limits:
+        return Limits(np.inf, np.inf, np.inf)
+
+    def joules(self) -> float | None:
+        return None
 
 
 def _record_zeros(plan: Plan, first_path: int, paths: int, builder: TallyBuilder, keep: int) -> Kept | None:

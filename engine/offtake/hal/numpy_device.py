@@ -11,11 +11,16 @@ import numpy as np
 from offtake.blocks import MOST_UNITS
 from offtake.hal.host import processor
 from offtake.hal.launches import run_launches
+from offtake.hal.limits import COPIED_BYTES, Limits, rate
 from offtake.study import DeviceChoice
-from offtake_kernels import path_numpy, walk
+from offtake_kernels import ops_numpy, path_numpy, philox, walk, yardstick
 from offtake_kernels.kept import Kept
 from offtake_kernels.layout import Plan
+from offtake_kernels.program_numpy import Program, Scratch
 from offtake_kernels.tally import MOST_LANES, Tally
+
+# As many numbers as a core's cache holds many arrays of.
+_CACHED_LANES = 16_384
 
 
 class NumpyDevice:
@@ -53,3 +58,22 @@ class NumpyDevice:
             self._recipe = path_numpy.Recipe(plan)
         launch = partial(walk.run, self._recipe)
         return run_launches(plan, first_path, paths, keep, self._launch, launch)
+
+    def limits(self) -> Limits:
+        adds, here = yardstick.multiply_adds(), np.ones(_CACHED_LANES, np.float32)
+        calls, _ = Program(adds.inputs, [adds.result]).bind(_CACHED_LANES, [here], Scratch(_CACHED_LANES))
+        halves = philox.split_paths(0, _CACHED_LANES)
+        streams = np.arange(yardstick.STREAMS, dtype=np.uint64)[:, None]
+        source, target = np.ones(COPIED_BYTES, np.uint8), np.ones(COPIED_BYTES, np.uint8)
+
+        def draw() -> object:
+            return philox.draw_words(ops_numpy, 0, streams, np.uint64(0), *halves)
+
+        return Limits(
+            multiply_adds=rate(lambda: [call() for call in calls], adds.amount * _CACHED_LANES),
+            words=rate(draw, philox.WORDS * streams.size * _CACHED_LANES),
+            bytes=rate(lambda: np.copyto(target, source), 2 * COPIED_BYTES),
+        )
+
+    def joules(self) -> float | None:
+        return None

@@ -1,0 +1,95 @@
+"""`offtake bench`: the devices of this machine beside one another, and machines beside one another."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from offtake.commands.inspect import add_study_arguments, command_parser, one_study
+from offtake.errors import InputError, Mistake
+
+
+def bench(arguments: Sequence[str]) -> int:
+    """Measures, or compares two files."""
+    if arguments[:1] == ["compare"]:
+        return _compare(arguments[1:])
+    parser = command_parser(
+        "bench",
+        "Every usable device on one study (OpenAI, unless told otherwise), in alternation: paths a second,\n"
+        "share of what it could do, energy, price. `offtake bench compare A.json B.json` sets machines side\n"
+        "by side.",
+        [
+            "offtake bench portfolio=anthropic device=numpy --seconds 0.5 --dollars 2.5 --json here.json",
+            "offtake bench compare here.json here.json",
+        ],
+    )
+    add_study_arguments(parser)
+    parser.add_argument(
+        "--seconds", type=_positive, default=10.0, help="to measure each device for, about (default 10)"
+    )
+    parser.add_argument("--dollars", type=_positive, metavar="PRICE", help="US$ an hour of this machine")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the figures here, for `bench compare`"
+    )
+    given = parser.parse_intermixed_args(list(arguments))
+    if given.json is not None and not given.json.absolute().parent.is_dir():
+        raise InputError([Mistake("--json", "", f"{given.json.parent} is no folder")])
+    study = one_study(given)
+    from rich.console import Console
+
+    from offtake.benchmark import measure
+    from offtake.terminal_bench import print_bench
+
+    with Console(stderr=True).status("", spinner="line") as status:
+        found = measure(study, given.seconds, status.update)
+    if given.json is not None:
+        _write(found, given.json)
+    print_bench(found, given.dollars, Console())
+    return 0
+
+
+def _compare(arguments: Sequence[str]) -> int:
+    parser = command_parser(
+        "bench compare",
+        "Two files of `offtake bench --json` of one study: the rates of each device, and their ratio.",
+        ["offtake bench compare here.json there.json"],
+    )
+    parser.add_argument("first", type=Path, metavar="A.json")
+    parser.add_argument("second", type=Path, metavar="B.json")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    given = parser.parse_args(list(arguments))
+    from offtake.benchmark import compare, read
+
+    first, second = read(given.first), read(given.second)
+    rows = compare(first, second)
+    if given.json:
+        print(json.dumps({"devices": rows}, allow_nan=False))
+        return 0
+    from rich.console import Console
+
+    from offtake.terminal_bench import print_comparison
+
+    print_comparison(rows, first, second, Console())
+    return 0
+
+
+def _write(found: dict[str, Any], file: Path) -> None:
+    """Whole or not at all."""
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    part.replace(file)
+    print(f"{file} written", file=sys.stderr)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
