@@ -133,10 +133,10 @@ def bench(found: dict[str, Any]) -> list[str]:
     path, where = study["path"], "; ".join(f"{name} on {kind}" for name, kind in kinds.items())
     lines = [
         f"{study['portfolio']}, {study['deals']} deals x {study['quarters']} quarters; a path is "
-        f"{path['operations']:,} operations, {path['words']:,} random words and {path['bytes'] / 1e3:.1f} kB; "
-        f"{where}.",
+        f"{path['operations']:,} operations, {path['words']:,} random words and {path['bytes'] / 1e3:.1f} "
+        f"kB; {where}.",
         "",
-        "| device | paths/s (least – most) | deal-quarters/s | ns/path | of its limit | compile | 1e9 paths |",
+        "| device | paths/s (least – most) | deal-quarters/s | ns/path | of limit | compile | 1e9 paths |",
         "|---|---|---|---|---|---|---|",
     ]
     for one in found["devices"]:
@@ -154,7 +154,33 @@ def bench(found: dict[str, Any]) -> list[str]:
     return lines
 
 
+def scaling(found: dict[str, Any]) -> list[str]:
+    """Lines on how cost grows, on memory and on starting."""
+    lines = [
+        f"`{found['command']}`: {found['processor']}, load {found['load_average']:.1f} at the end; Python "
+        f"{found['python']}, numpy {found['numpy']}.",
+        "",
+        "| CPU seconds by | sizes | seconds (median) | exponent |",
+        "|---|---|---|---|",
+    ]
+    for dimension, one in found["growth"].items():
+        sizes = ", ".join(f"{size:,}" for size in one["sizes"])
+        seconds = ", ".join(f"{each['median']:.2f}" for each in one["seconds"])
+        lines.append(f"| {dimension} | {sizes} | {seconds} | {one['exponent']:.2f} |")
+    lines += ["", "| paths | peak memory, MiB | seconds |", "|---|---|---|"]
+    for row in found["memory"]:
+        lines.append(f"| {row['paths']:,} | {row['peak_mib']:,.0f} | {row['seconds']} |")
+    lines += ["", "| worker processes | seconds | of one |", "|---|---|---|"]
+    first = found["workers"][0]["seconds"]
+    for row in found["workers"]:
+        lines.append(f"| {row['workers']} | {row['seconds']:.1f} | {first / row['seconds']:.2f} |")
+    imported = _spread("{:.3f} ({:.3f} – {:.3f})", found["import_seconds"]["offtake"])
+    quick = _spread("{:.1f} ({:.1f} – {:.1f})", found["quick_study_seconds"]["wall"])
+    return [*lines, "", f"`import offtake`: {imported} s. `offtake run study=quick`: {quick} s."]
+
+
 PAGES = {
+    "docs/bench.md": {"bench/results/scaling.json": scaling},
     "README.md": {"bench/results/bench.json": bench},
     "docs/devices.md": {"bench/results/backends.json": backends, "bench/results/fast.json": fast},
     "docs/cuda.md": {"bench/results/gpu_check.json": gpu},
