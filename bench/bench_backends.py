@@ -45,7 +45,10 @@ Workload = tuple[int, int] | str
 
 @dataclass
 class Opened:
-    """A device that has compiled a plan and run one path of it; compile_seconds is without that path."""
+    """A device that has compiled a plan and run one path of it.
+
+    compile_seconds: what the first path took longer than the second; 0 where that is lost in the noise.
+    """
 
     device: Device
     plan: Plan
@@ -73,7 +76,8 @@ def opened(workload: Workload, backend: str, arithmetic: str) -> Opened:
         device = hal.open_device(choice)
         device.run(plan, 0, 1, 0)
         first = time.perf_counter() - begun
-        _OPEN[key] = Opened(device, plan, first - common.seconds(lambda: device.run(plan, 0, 1, 0)))
+        second = common.seconds(lambda: device.run(plan, 0, 1, 0))
+        _OPEN[key] = Opened(device, plan, max(0.0, first - second))
     return _OPEN[key]
 
 

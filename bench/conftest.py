@@ -1,4 +1,4 @@
-"""What a file of benchmarks says about the machine, and caches that would hide what compiling takes."""
+"""What a file of benchmarks says about the machine, and the settings that backends are measured with."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _nothing_is_compiled_yet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Caches of compiled code are empty or off."""
+def _settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing is compiled yet, and JAX leaves to CuPy the memory of a GPU that it does not need."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OFFTAKE_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+        patch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         yield
