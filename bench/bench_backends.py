@@ -22,6 +22,8 @@ from offtake.hal.device import Device
 from offtake.study import DeviceChoice
 from offtake_kernels.layout import Plan
 
+Workload = tuple[int, int] | str
+
 DEALS, QUARTERS, EXPONENTS = (3, 12, 48), (20, 41, 120), (4, 5, 6, 7)
 BACKENDS = (
     ("numpy", "strict"),
@@ -34,13 +36,11 @@ BACKENDS = (
 # fewest paths, and two with more.
 SHORT_PATHS = 10**4
 LONG_WORKLOAD = (48, 120)
-MORE_PATHS = {(3, 20): 10**5, (12, 41): 10**5}
+MORE_PATHS: dict[Workload, int] = {(3, 20): 10**5, (12, 41): 10**5}
 ROUNDS = 3
 # From here on one round: hours of numpy.
 MANY_PATHS = 10**7
 NAIVE_PATHS = 8_192
-
-Workload = tuple[int, int] | str
 
 
 @dataclass

@@ -118,7 +118,14 @@ def _promising(original: Callable, calls: list[Call]) -> Callable:
     return call
 
 
-@pytest.fixture(scope="module", params=["tally of the host", "tally of the device", "fast"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "tally of the host",
+        pytest.param("tally of the device", marks=pytest.mark.slow),
+        pytest.param("fast", marks=pytest.mark.slow),
+    ],
+)
 def jax_opened(request) -> Device:
     """A device that has compiled PLAN."""
     pytest.importorskip("jax")
