@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
-# More options of pytest, and how many random studies `make parity` runs.
+# More options of pytest (`make bench OPTIONS="-m long"`), and how many random studies `make parity` runs.
 OPTIONS ?=
 STUDIES ?= 200
 BIN := $(VENV)/bin
@@ -38,7 +38,7 @@ wheels: $(VENV)/.dev
 	$(BIN)/python -m build --no-isolation --outdir dist/through-sdist
 
 bench: $(VENV)/.dev
-	$(BIN)/python -m pytest bench --benchmark-only -p no:xdist
+	$(BIN)/python -m pytest bench --benchmark-only -p no:xdist $(OPTIONS)
 
 lock:
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -157,3 +157,16 @@ def plain(deals: int = 12, quarters: int = 41) -> dict[str, Any]:
     for factor in whole["world"]["factors"].values():
         factor.pop("bust", None)
     return whole
+
+
+def lasting(deals: int = 12, quarters: int = 41) -> dict[str, Any]:
+    """`portfolio`, but over more than 41 quarters its contracts last to the end, at the same price a quarter.
+
+    Contracts of 28 quarters would leave nothing to deliver, and rows of zeros to tally, from quarter 46 on.
+    """
+    whole = portfolio(deals, quarters)
+    for terms in whole["portfolio"]["deals"].values():
+        longer = max(1.0, (quarters - 13) / terms["term"])
+        terms["term"] = round(longer * terms["term"])
+        terms["pays"]["cloud"]["total"] *= longer
+    return whole

@@ -112,6 +112,8 @@ class Fake:
         self.launches: list[tuple[str, int]] = []
         self.used: list[int] = []
         self.compiled = 0
+        # Streams with a kernel that nobody has waited for since; None is the default stream.
+        self.unfinished: set[_Stream | None] = set()
         runtime = SimpleNamespace(
             CUDARuntimeError=CUDARuntimeError,
             getDeviceCount=self._count,
@@ -164,9 +166,8 @@ class Fake:
         array[...] = np.ravel(values)
         return array
 
-    @staticmethod
-    def get_default_memory_pool():
-        return SimpleNamespace(free_all_blocks=lambda: None)
+    def get_default_memory_pool(self):
+        return SimpleNamespace(free_all_blocks=lambda: None, used_bytes=lambda: self.taken)
 
     def _take(self, size, dtype) -> Array:
         """Memory for an array, until nobody holds it."""
@@ -214,7 +215,7 @@ class _Device(contextlib.AbstractContextManager):
         return None
 
     def synchronize(self) -> None:
-        return None
+        self._fake.unfinished.clear()
 
 
 class _Stream(contextlib.AbstractContextManager):
@@ -227,6 +228,7 @@ class _Stream(contextlib.AbstractContextManager):
     def synchronize(self) -> None:
         if self._fake.launch_fault:
             raise CUDARuntimeError(self._fake.launch_fault)
+        self._fake.unfinished.discard(self)
 
 
 class _Module:
@@ -247,6 +249,7 @@ class _Module:
 
         def launch(grid, block, arguments, shared=0, stream=None) -> None:
             fake = self._fake
+            fake.unfinished.add(stream)
             if name == "offtake_paths":
                 if arguments[1]:
                     fake.launches.append((name, int(arguments[1])))
