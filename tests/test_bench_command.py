@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import time
 from types import ModuleType
 
 import common
@@ -156,6 +157,7 @@ def test_devices_take_turns(monkeypatch):
 
         def run(self, plan, first_path, paths, keep):
             order.append((self.choice.name, self.choice.arithmetic, paths))
+            time.sleep(1e-10 * paths)
 
         def launch_paths(self, plan):
             return 1000
@@ -170,15 +172,16 @@ def test_devices_take_turns(monkeypatch):
             return {"kind": "recorded", "cores": 1}
 
     monkeypatch.setattr(hal, "backend_class", lambda name: Recorded)
-    monkeypatch.setattr(benchmark, "_LONG_ENOUGH", 0.0)
     found = benchmark.measure(offtake.load("anthropic"), 1e-3)
     each = [("numpy", "strict"), ("jax", "strict"), ("jax", "fast"), ("cuda", "strict"), ("cuda", "fast")]
     assert [(one["backend"], one["arithmetic"]) for one in found["devices"]] == each
     rounds = [entry[:2] for entry in order[-benchmark.ROUNDS * len(each) :]]
     assert rounds == each * benchmark.ROUNDS
-    # Whole launches, each as many paths in every round.
-    paths = {entry[2] for entry in order[-len(each) :]}
-    assert all(number % 1000 == 0 or number < 1000 for number in paths)
+    # Whole blocks, each device as many paths in every round.
+    for number, device in enumerate(each):
+        paths = {entry[2] for entry in order[-benchmark.ROUNDS * len(each) :][number :: len(each)]}
+        (size,) = paths
+        assert size % 65_536 == 0 or size < 32_768, device
 
 
 def test_bench_prints_and_writes(tmp_path, capsys):

@@ -28,10 +28,11 @@ from offtake.hal.limits import Limits
 from offtake.study import DeviceChoice, Study
 from offtake_kernels.cost import cost_of
 from offtake_kernels.layout import Plan
+from offtake_kernels.tally import MOST_LANES
 
 ROUNDS = 5
-# A first run of so many paths, doubled until it takes so many seconds, tells how many a round needs.
-_FEW_PATHS, _LONG_ENOUGH = 4_096, 0.3
+# How many paths a round needs is found from so many, at most so many times more at once.
+_FEW_PATHS, _MOST_GROWTH = 4_096, 8
 _ARITHMETIC = {"numpy": ("strict",), "jax": ("strict", "fast"), "cuda": ("strict", "fast")}
 Say = Callable[[str], None]
 
@@ -107,13 +108,13 @@ class _Entry:
         self._joules = 0.0
 
     def _paths_of_a_round(self, seconds: float) -> int:
-        """As many as take so long; whole launches, where that is more than one."""
-        paths, taken = _FEW_PATHS, self._seconds(_FEW_PATHS)
-        while taken < min(_LONG_ENOUGH, seconds):
-            paths *= 2
-            taken = self._seconds(paths)
-        wanted, launch = max(1, round(paths * seconds / taken)), self.device.launch_paths(self._plan)
-        return wanted // launch * launch or wanted
+        """As many as take so long; whole blocks, which keep every core busy, where that is one or more."""
+        paths = _FEW_PATHS
+        while True:
+            wanted = paths * seconds / self._seconds(paths)
+            if wanted < 1.5 * paths:
+                return round(wanted / MOST_LANES) * MOST_LANES or max(1, round(wanted))
+            paths = round(min(wanted, _MOST_GROWTH * paths))
 
     def _seconds(self, paths: int) -> float:
         begun = time.perf_counter()

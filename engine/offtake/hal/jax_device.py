@@ -90,7 +90,10 @@ class JaxDevice:
         if self._recipe is None or self._recipe.plan is not plan:
             self._recipe = self._compiled(plan)
         launch = partial(walk.run if self._on_host else tally_jax.run, self._recipe)
-        return run_launches(plan, first_path, paths, keep, self._launch, launch, self._threads)
+        # Whole tiles, and few paths are shared out too.
+        tiles = -(-paths // (_CPU_LANES * self._threads))
+        size = min(self._launch, tiles * _CPU_LANES) if self._on_host else self._launch
+        return run_launches(plan, first_path, paths, keep, size, launch, self._threads)
 
     def limits(self) -> Limits:
         import jax
