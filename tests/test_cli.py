@@ -165,7 +165,10 @@ def test_the_examples_in_every_help_run_as_printed(simulator, tmp_path, monkeypa
     for _, line in shown:
         words = shlex.split(line.split(" > ")[0])
         assert words[0] == "offtake"
-        assert cli.main(words[1:]) == 0, line
+        if words[1] == "bench":  # has nothing to measure where the simulator is a stub
+            assert offtake(*words[1:], cwd=tmp_path).returncode == 0, line
+        else:
+            assert cli.main(words[1:]) == 0, line
 
 
 # ---- run -------------------------------------------------------------------------------------------------
