@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import json
 import os
 import platform
@@ -128,8 +129,8 @@ def measure(rounds: int) -> dict[str, Any]:
 
 def plot(file: Path) -> None:
     """A panel a dimension, both axes logarithmic, with the line of its exponent; saved beside the file."""
-    import altair as alt
-    import pandas as pd
+    alt: Any = importlib.import_module("altair")
+    pd: Any = importlib.import_module("pandas")
 
     panels = []
     for dimension, one in json.loads(file.read_text())["growth"].items():
