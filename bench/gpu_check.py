@@ -107,12 +107,18 @@ def loaded(
     cupy: Any, kernel: Kernel, arithmetic: str, *, threads: int | None = None, launch: int | None = None
 ) -> tuple[Gpu, int]:
     """A kernel on the first GPU, and the architecture; block and launch are the device's, or as given."""
+    code, architecture, threads = machine_code(cupy, kernel, arithmetic, threads)
+    shared = nvrtc.shared_bytes(nvrtc.supported(cupy.cuda.nvrtc, architecture))
+    return Gpu(cupy, kernel, code, 0, launch, threads=threads, shared=shared), architecture
+
+
+def machine_code(cupy: Any, kernel: Kernel, arithmetic: str, threads: int | None) -> tuple[bytes, int, int]:
+    """A kernel compiled for the first GPU, its architecture, and the threads of a block."""
     properties = cupy.cuda.runtime.getDeviceProperties(0)
     architecture, strict = 10 * properties["major"] + properties["minor"], arithmetic == "strict"
     threads = threads or threads_of(kernel, strict=strict)
     code = nvrtc.cubin(cupy.cuda.nvrtc, kernel.source, architecture, strict=strict, threads=threads)
-    shared = nvrtc.shared_bytes(nvrtc.supported(cupy.cuda.nvrtc, architecture))
-    return Gpu(cupy, kernel, code, 0, launch, threads=threads, shared=shared), architecture
+    return code, architecture, threads
 
 
 def median_seconds(cupy: Any, work: Callable[[], Any], prepare: Callable[[], Any], rounds: int) -> float:
@@ -144,16 +150,9 @@ def compile_all(kernels: list[Kernel]) -> float:
     blocks = [(kernel, a, None) for kernel in kernels for a in ARITHMETIC]
     blocks += [(kernels[0], a, threads) for a in ARITHMETIC for threads in THREADS]
 
-    def one(block: tuple[Kernel, str, int | None]) -> None:
-        kernel, arithmetic, threads = block
-        properties = cupy.cuda.runtime.getDeviceProperties(0)
-        architecture, strict = 10 * properties["major"] + properties["minor"], arithmetic == "strict"
-        threads = threads or threads_of(kernel, strict=strict)
-        nvrtc.cubin(cupy.cuda.nvrtc, kernel.source, architecture, strict=strict, threads=threads)
-
     begun = time.perf_counter()
     with ThreadPoolExecutor(cores()) as pool:
-        list(pool.map(one, blocks))
+        list(pool.map(lambda block: machine_code(cupy, *block), blocks))
     return round(time.perf_counter() - begun, 1)
 
 

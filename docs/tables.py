@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from offtake.benchmark import label
+
 ROOT = Path(__file__).resolve().parent.parent
 _RATE = "{:,.0f} ({:,.0f} – {:,.0f})"
 _RATIO = "{:.2f} ({:.2f} – {:.2f})"
@@ -86,8 +88,8 @@ def fast(found: dict[str, Any]) -> list[str]:
         f"| fast against strict | {' | '.join(studies)} |",
         "|---|" + "---|" * len(studies),
     ]
-    for label, cell in rows.items():
-        lines.append(f"| {label} | {' | '.join(cell(drift) for drift in studies.values())} |")
+    for heading, cell in rows.items():
+        lines.append(f"| {heading} | {' | '.join(cell(drift) for drift in studies.values())} |")
     return lines
 
 
@@ -140,9 +142,9 @@ def bench(found: dict[str, Any]) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for one in found["devices"]:
-        rate, name = one["paths_per_second"], one["backend"]
+        rate = one["paths_per_second"]
         cells = (
-            name if name == "numpy" else f"{name} {one['arithmetic']}",
+            label(one["backend"], one["arithmetic"]),
             _spread(_RATE, rate),
             f"{one['deal_quarters_per_second']:.2e}",
             f"{1e9 / rate['median']:,.0f}",

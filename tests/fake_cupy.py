@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import hashlib
 import subprocess
+import sys
 import tempfile
 import threading
 import weakref
@@ -20,15 +21,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from offtake_kernels import path_cuda
+
 HERE = Path(__file__).parent
-KERNELS = (
-    "offtake_paths",
-    "offtake_tally",
-    "offtake_count",
-    "offtake_mark",
-    "offtake_rank",
-    "offtake_collect",
-)
 YARDSTICK = "offtake_yardstick"
 FLAGS = ("-std=c++20", "-w", "-ffp-contract=off", "-fPIC", "-pthread")
 BUILDING = threading.Lock()
@@ -201,6 +196,14 @@ class Fake:
         program["cubin"] = build(program["source"], ("-O1", *defined))
 
 
+def install(monkeypatch, cache: Path, **settings) -> Fake:
+    """A fake in the place of CuPy, and compiled kernels in a folder of the test's."""
+    fake = Fake(**settings)
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    monkeypatch.setenv("OFFTAKE_CACHE_DIR", str(cache))
+    return fake
+
+
 class _Device(contextlib.AbstractContextManager):
     def __init__(self, fake: Fake, number: int | None):
         self._fake, self._number = fake, number
@@ -245,7 +248,7 @@ class _Module:
         return ctypes.addressof(ctypes.c_char.in_dll(self._library, name))
 
     def get_function(self, name: str):
-        kernel = 0 if name == YARDSTICK else KERNELS.index(name)
+        kernel = 0 if name == YARDSTICK else path_cuda._KERNELS.index(name)
 
         def launch(grid, block, arguments, shared=0, stream=None) -> None:
             fake = self._fake

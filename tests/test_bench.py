@@ -176,10 +176,7 @@ def test_a_call_that_nobody_waits_for_is_noticed(jax_opened: Device, calls: list
 
 @pytest.fixture
 def cupy(monkeypatch, tmp_path) -> fake_cupy.Fake:
-    fake = fake_cupy.Fake()
-    monkeypatch.setitem(sys.modules, "cupy", fake)
-    monkeypatch.setenv("OFFTAKE_CACHE_DIR", str(tmp_path / "cache"))
-    return fake
+    return fake_cupy.install(monkeypatch, tmp_path / "cache")
 
 
 @needs_compiler

@@ -113,9 +113,7 @@ def test_limits_are_measured(name: str, monkeypatch):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to compile the kernel for the host")
 def test_limits_and_energy_of_gpus_add_up(monkeypatch, tmp_path):
-    fake = fake_cupy.Fake(devices=[("Fake", 9, 0)] * 2)
-    monkeypatch.setitem(sys.modules, "cupy", fake)
-    monkeypatch.setenv("OFFTAKE_CACHE_DIR", str(tmp_path))
+    fake_cupy.install(monkeypatch, tmp_path, devices=[("Fake", 9, 0)] * 2)
     monkeypatch.setattr(yardstick_cuda, "TURNS", 1)
     monkeypatch.setattr(yardstick_cuda, "_BLOCKS_A_PROCESSOR", 1)
     monkeypatch.setattr(cuda_device, "rate", lambda work, amount: work() or float(amount))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 
 import fake_cupy
 import numpy as np
@@ -30,10 +29,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def cupy(monkeypatch, tmp_path) -> fake_cupy.Fake:
-    fake = fake_cupy.Fake()
-    monkeypatch.setitem(sys.modules, "cupy", fake)
-    monkeypatch.setenv("OFFTAKE_CACHE_DIR", str(tmp_path / "cache"))
-    return fake
+    return fake_cupy.install(monkeypatch, tmp_path / "cache")
 
 
 def _plan(**settings) -> Plan:

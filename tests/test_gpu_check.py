@@ -23,8 +23,7 @@ needs_compiler = pytest.mark.skipif(
 
 @pytest.fixture
 def report(monkeypatch, tmp_path) -> Path:
-    monkeypatch.setitem(sys.modules, "cupy", fake_cupy.Fake())
-    monkeypatch.setenv("OFFTAKE_CACHE_DIR", str(tmp_path / "cache"))
+    fake_cupy.install(monkeypatch, tmp_path / "cache")
     monkeypatch.setattr(gpu_check, "THREADS", (64,))
     monkeypatch.setattr(gpu_check, "LAUNCHES", (256,))
     monkeypatch.setattr(path_cuda, "_MOST_PATHS", 256)
