@@ -24,7 +24,8 @@ static Index blockDim, gridDim;
 static std::barrier<>* block_barrier = nullptr;
 
 static inline void __syncthreads() { if (block_barrier) block_barrier->arrive_and_wait(); }
-static inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)(((uint64_t)a * b) >> 32); }
+static inline float __fdividef(float a, float b) { return a / b; }
+#define __log2f log2f
 static inline int __popc(unsigned word) { return __builtin_popcount(word); }
 static inline void __stcs(float* place, float value) { *place = value; }
 static inline int __float_as_int(float value) { int bits; std::memcpy(&bits, &value, 4); return bits; }

@@ -19,13 +19,13 @@ from studies import random_study
 import offtake
 from offtake.compile import compile_study
 from offtake.portfolio import load
-from offtake_kernels import path_numpy
+from offtake_kernels import elementary, ops_numpy, path_numpy
 from offtake_kernels.graph import LANES, Graph, Value
 from offtake_kernels.kernel import Kernel, print_kernel
 from offtake_kernels.layout import Plan
 from offtake_kernels.model import pay
-from offtake_kernels.ops_graph import GraphOps
-from offtake_kernels.source import Cell, Numbers, Statements, Store
+from offtake_kernels.ops_graph import CallOps, Functions, GraphOps
+from offtake_kernels.source import C_TYPES, Cell, Numbers, Statements, Store, print_function
 
 EXAMPLE = Path(__file__).parent / "data" / "example.yaml"
 FIRST_PATH, PATHS = 2**32 - 100, 200
@@ -128,8 +128,15 @@ def test_nothing_that_a_configuration_says_is_text_of_the_kernel():
     source = print_kernel(compile_study(study).plan).source
     for name in (*study.portfolio.deals, "1.37", "1_37"):
         assert not re.search(rf"\b{re.escape(name)}\b", source), name
-    decimals = set(re.findall(r"\b\d+\.\d+f?\b", source))
-    assert decimals <= {"0.0f", "0.5f", "1.0f"}, decimals
+    functions, path = _decimals(source)
+    assert path <= {"0.0f", "0.5f", "1.0f"}, path
+    assert functions == _decimals(print_kernel(compile_study(load("anthropic")).plan).source)[0]
+
+
+def _decimals(source: str) -> list[set[str]]:
+    """Those of the functions, and of the path."""
+    printed = source[source.index("struct PhiloxResult") :]
+    return [set(re.findall(r"\b\d+\.\d+f?\b", part)) for part in printed.split("enum { HISTORY")]
 
 
 def test_every_stage_has_its_heading():
@@ -210,6 +217,34 @@ def test_the_host_compiler_does_not_contract():
     found = contracted(*(ctypes.c_float(x) for x in (a, a, -1.0)))
     assert found == np.float32(a) * np.float32(a) - np.float32(1)
     assert found != a * a - 1
+
+
+@needs_compiler
+@pytest.mark.parametrize("flags", [(), ("-DOFFTAKE_FAST",)])
+def test_what_the_hardware_computes_is_the_same_function(flags: tuple[str, ...]):
+    """exp2, log2, the normal and the exponential as printed, fast and strict, against numpy's."""
+    functions: Functions = {}
+    ops = CallOps(graph := Graph(), functions)
+    given = {"float": graph.input("float", (LANES,)), "word": graph.input("word", (LANES,))}
+    called = {"exp2": "float", "log2": "float", "normal": "word", "exponential": "word"}
+    for name, kind in called.items():
+        getattr(elementary, name)(ops, given[kind])
+    printed = [line for name in functions for line in print_function(Numbers(), name, functions)]
+    ways = (
+        f'extern "C" float some_{name}({C_TYPES[kind]} x) {{ return {name}_of(x); }}'
+        for name, kind in called.items()
+    )
+    library = _library("\n".join([*printed, *ways]), *flags)
+    edges = [0, 1, 2**31 - 1, 2**31, 2**32 - 1]
+    words = np.append(np.random.default_rng(3).integers(0, 2**32, 500, np.uint64), edges).astype(np.uint64)
+    floats = np.linspace(0.01, 100, 500, dtype=np.float32)
+    for name, kind in called.items():
+        function = getattr(library, f"some_{name}")
+        function.restype = ctypes.c_float
+        inputs = words if kind == "word" else floats
+        expected = getattr(elementary, name)(ops_numpy, inputs)
+        found = [function((ctypes.c_uint32 if kind == "word" else ctypes.c_float)(x.item())) for x in inputs]
+        np.testing.assert_allclose(found, expected, rtol=2e-6 if flags else 0, atol=2e-6 if flags else 0)
 
 
 @needs_compiler

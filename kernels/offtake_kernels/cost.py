@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from . import philox, trace
-from .graph import LANES, Graph, Kind, Value, reachable
+from .graph import LANES, Graph, Value, reachable
 from .layout import Plan
-from .ops_graph import CallOps, record
+from .ops_graph import CallOps, Functions, record
 from .trees import leaves
 
 # What names an array or looks at its bits, and computes nothing.
@@ -67,7 +67,7 @@ class _Counter:
 
     def __init__(self) -> None:
         self.operations = self.words = 0
-        self._functions: dict[str, tuple[Callable, list[Kind]]] = {}
+        self._functions: Functions = {}
         self._sizes: dict[str, int] = {}
 
     def ops(self, graph: Graph) -> CallOps:
@@ -88,7 +88,9 @@ class _Counter:
 
     def _size(self, name: str) -> int:
         if name not in self._sizes:
-            results = record(*self._functions[name])[1]
-            computed = (v for v in reachable(results) if v.op not in _FREE and v.constant is None)
-            self._sizes[name] = sum(1 for _ in computed)
+            results = record(*self._functions[name], self._functions)[1]
+            computed = [v.op for v in reachable(results) if v.op not in _FREE and v.constant is None]
+            self._sizes[name] = sum(
+                self._size(op.split()[1]) if op.startswith("call ") else 1 for op in computed
+            )
         return self._sizes[name]

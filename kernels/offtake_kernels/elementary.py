@@ -55,8 +55,8 @@ def _exp2(ops, x):
     x = ops.minimum(ops.maximum(x, -126.0), 127.0)
     whole = ops.floor(x + 0.5)
     fraction = x - whole
-    scale = ops.from_bits((ops.to_int(whole) + 127) << 23)
-    return (fraction * _horner(_EXP2, fraction) + 1.0) * scale
+    # 2**fraction is 1 or more at whole = -126 and 1 or less at 127: added to its exponent, whole keeps it normal.
+    return ops.from_bits(ops.bits(fraction * _horner(_EXP2, fraction) + 1.0) + (ops.to_int(whole) << 23))
 
 
 def _log2_parts(ops, x):
@@ -77,6 +77,16 @@ def _log2(ops, x):
     return whole + part
 
 
+def bits_of_tail(ops, x):
+    """-log2 of a probability x·2⁻³², x in [½, 2³²]."""
+    return whole(ops, "bits_of_tail", _bits_of_tail, x)
+
+
+def _bits_of_tail(ops, x):
+    whole, part = _log2_parts(ops, x)
+    return (32.0 - whole) - part
+
+
 def normal(ops, word):
     """A standard normal from one 32-bit word: sign from the top bit, tail probability from the other 31.
 
@@ -86,8 +96,7 @@ def normal(ops, word):
 
 
 def _normal(ops, word):
-    whole, part = _log2_parts(ops, ops.to_float(ops.low_bits(word)) + 0.5)
-    t = ops.sqrt((32.0 - whole) - part) - 1.0
+    t = ops.sqrt(bits_of_tail(ops, ops.to_float(ops.low_bits(word)) + 0.5)) - 1.0
     magnitude = t * (_horner(_NORMAL_P, t) / _horner(_NORMAL_Q, t))
     return ops.from_bits(ops.bits(magnitude) | ops.top_bit_clear(word))
 
@@ -98,5 +107,4 @@ def exponential(ops, word):
 
 
 def _exponential(ops, word):
-    whole, part = _log2_parts(ops, ops.word_to_float(word) + 0.5)
-    return ((32.0 - whole) - part) * _LN2
+    return bits_of_tail(ops, ops.word_to_float(word) + 0.5) * _LN2

@@ -9,7 +9,7 @@ is left out.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import chain
@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from . import philox, trace
-from .graph import Graph, Kind, Value, reachable
+from .graph import Graph, Value, reachable
 from .layout import Plan
-from .ops_graph import CallOps
+from .ops_graph import CallOps, Functions
 from .source import Cell, Numbers, Statements, Store, print_function, rows_of
 from .trees import named_leaves, transform
 
@@ -134,7 +134,7 @@ class _Printer:
         self._plan, self._numbers = plan, Numbers()
         self._frame, self._past = _Frame("FRAME({})"), _Frame("past[{}]")
         self._columns: list[np.ndarray] = []
-        self._functions: dict[str, tuple[Callable, list[Kind]]] = {}
+        self._functions: Functions = {}
         self._begun = trace.begin(plan, self._ops)
         self._cells: dict[str, Cell] = {}
 
@@ -158,7 +158,7 @@ class _Printer:
             name: section.lines(numbers, live, "FRAME({})" if section is quarter else "")
             for name, section in sections.items()
         }
-        functions = [print_function(numbers, name, *given) for name, given in self._functions.items()]
+        functions = [print_function(numbers, name, self._functions) for name in self._functions]
         arrays = {name: numbers.array(name) for name in ("c", "ci", "cw")}
         since = np.zeros((plan.history + plan.quarters, 0), np.float32)
         arrays["quarter_numbers"] = np.concatenate([since, *self._columns], axis=1)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 from .graph import Graph, Kind, Value
 
+Functions = dict[str, tuple[Callable, list[Kind]]]
+
 
 class GraphOps:
     """Stage functions called with this and with values of `graph` record themselves."""
@@ -78,7 +80,7 @@ class CallOps(GraphOps):
     the kinds of its arguments.
     """
 
-    def __init__(self, graph: Graph, functions: dict[str, tuple[Callable, list[Kind]]]):
+    def __init__(self, graph: Graph, functions: Functions):
         super().__init__(graph)
         self.functions = functions
 
@@ -93,16 +95,19 @@ class CallOps(GraphOps):
         if all(value.constant is not None for value in known):
             return body(GraphOps(graph), *known)
         kinds: list[Kind] = [value.kind for value in known]
+        results = record(body, kinds, self.functions)[1]
+        # After those that it calls.
         self.functions.setdefault(name, (body, kinds))
-        results = record(body, kinds)[1]
         if len(results) == 1:
             return graph.call(name, known, results[0].kind)
         return tuple(graph.call(f"{name} {part}", known, value.kind) for part, value in enumerate(results))
 
 
-def record(body: Callable, kinds: Sequence[Kind]) -> tuple[list[Value], list[Value]]:
-    """Arguments and results of a function of single elements, on a graph of its own."""
+def record(body: Callable, kinds: Sequence[Kind], functions: Functions) -> tuple[list[Value], list[Value]]:
+    """Arguments and results of a function of single elements, on a graph of its own; the functions that it
+    calls join `functions`.
+    """
     graph = Graph()
     arguments = [graph.input(kind, ()) for kind in kinds]
-    results = body(GraphOps(graph), *arguments)
+    results = body(CallOps(graph, functions), *arguments)
     return arguments, list(results) if isinstance(results, tuple) else [results]

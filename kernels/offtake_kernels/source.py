@@ -8,19 +8,21 @@ place in `Numbers`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from .graph import Kind, Value, reachable
-from .ops_graph import record
+from .graph import Value, reachable
+from .ops_graph import Functions, record
 
 C_TYPES = {"float": "float", "int": "int", "bool": "bool", "word": "unsigned"}
 # Float constants that a statement holds as text; any other is a place in `Numbers`.
 _LITERALS = {0.0: "0.0f", 0.5: "0.5f", 1.0: "1.0f", -1.0: "-1.0f"}
 _LONGEST_INLINE = 72
+# Functions that the prelude has from the GPU's own instructions, for fast arithmetic.
+_HARDWARE = ("exp2", "log2", "bits_of_tail")
 # Loops of so many rows are unrolled, so that their arrays can be registers.
 UNROLLED_ROWS = 16
 # A value read within so many stages stays in a register; one read later is handed over in memory.
@@ -33,7 +35,6 @@ _INFIX = {
     "add": "+",
     "subtract": "-",
     "multiply": "*",
-    "divide": "/",
     "and": "&",
     "or": "|",
     "xor": "^",
@@ -42,12 +43,13 @@ _INFIX = {
     "less": "<",
     "less_equal": "<=",
     "equal": "==",
-    "multiply_low": "*",
 }
 _CALLS = {
     "minimum": "least",
     "maximum": "most",
-    "multiply_high": "__umulhi",
+    "divide": "quotient",
+    "multiply_high": "product_high",
+    "multiply_low": "product_low",
     "floor": "floorf",
     "sqrt": "sqrtf",
     "bits": "__float_as_int",
@@ -126,6 +128,18 @@ class Numbers:
         if row.isdigit():
             return f"{name}[{place + int(row)}]"
         return f"{name}[{row}]" if place == 0 else f"{name}[{place} + {row}]"
+
+
+class _Literals(Numbers):
+    """The same numbers, but a float is text: those of a function are of no portfolio."""
+
+    def __init__(self, numbers: Numbers):
+        self.tables, self._parts, self._places = numbers.tables, numbers._parts, numbers._places
+
+    def text(self, value: Value, row: str | None) -> str:
+        if value.kind == "float" and value.constant is not None:
+            return f"{value.constant.reshape(-1)[0]!s}f"
+        return super().text(value, row)
 
 
 @dataclass(frozen=True)
@@ -478,14 +492,17 @@ class Statements:
         return self._loaded[key]
 
 
-def print_function(numbers: Numbers, name: str, body: Callable, kinds: Sequence[Kind]) -> list[str]:
-    """A function of single elements as a device function; several results are the members of a struct."""
-    arguments, results = record(body, kinds)
+def print_function(numbers: Numbers, name: str, functions: Functions) -> list[str]:
+    """One of these functions of single elements as a device function; several results are the members of a
+    struct.
+    """
+    body, kinds = functions[name]
+    arguments, results = record(body, kinds, functions)
     letters = {value.number: Cell(letter) for value, letter in zip(arguments, "abcd", strict=False)}
     stores = [Store(value, Cell(f"result.word{n}")) for n, value in enumerate(results)]
     if len(results) == 1:
         stores = [Store(results[0], Cell("const float result"))]
-    lines = Statements(numbers, letters, stores).lines()
+    lines = Statements(_Literals(numbers), letters, stores).lines()
     given = ", ".join(f"{C_TYPES[kind]} {letter}" for kind, letter in zip(kinds, "abcd", strict=False))
     struct = f"{name.capitalize()}Result"
     head = []
@@ -494,7 +511,10 @@ def print_function(numbers: Numbers, name: str, body: Callable, kinds: Sequence[
         head = [f"struct {struct} {{ {C_TYPES[results[0].kind]} {members}; }};"]
         lines = [f"{struct} result;", *lines]
     returned = struct if len(results) > 1 else C_TYPES[results[0].kind]
-    inside = [f"  {line}" for line in [*lines, "return result;"] if line]
+    lines = [line for line in [*lines, "return result;"] if line]
+    if name in _HARDWARE:
+        lines = ["#ifdef OFFTAKE_FAST", f"return fast_{name}(a);", "#else", *lines, "#endif"]
+    inside = [line if line.startswith("#") else f"  {line}" for line in lines]
     return [*head, f"__device__ __forceinline__ {returned} {name}_of({given}) {{", *inside, "}", ""]
 
 

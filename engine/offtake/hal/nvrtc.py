@@ -18,7 +18,7 @@ from typing import Any
 from offtake.errors import DeviceError
 
 _EXACT = ("-fmad=false", "-ftz=false", "-prec-div=true", "-prec-sqrt=true")
-_FAST = ("-fmad=true", "-ftz=true", "-prec-div=false", "-prec-sqrt=false")
+_FAST = ("-fmad=true", "-ftz=true", "-prec-div=false", "-prec-sqrt=false", "-DOFFTAKE_FAST")
 _CACHES = (12, 9)
 _DIGEST_BYTES = 32
 _SHARED_KIB = {
