@@ -63,7 +63,7 @@ def simulator(monkeypatch):
         vars(module).update(members)
         monkeypatch.setitem(sys.modules, f"offtake.{name}", module)
 
-    install("simulate", run=run, estimate=lambda study: {"paths": study.study.paths, "seconds": 1.5})
+    install("simulate", run=run, estimate=lambda study, workers: {"paths": study.study.paths, "seconds": 1.5})
 
     class Headline:
         def __init__(self, _result, study):

@@ -7,13 +7,16 @@ not come back are sent again; a unit that breaks it every time fails the run, na
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.synchronize import Event, Lock
+from tempfile import TemporaryDirectory
 
 from offtake.blocks import Unit
 from offtake.errors import DeviceError, OfftakeError
-from offtake.hal import open_device
+from offtake.hal import backend_class, open_device
 from offtake.hal.device import Device
 from offtake.hal.host import cores
 from offtake.study import DeviceChoice, ExecutorChoice
@@ -38,7 +41,7 @@ def run_units(
         raise DeviceError(
             f"executor={executor.name}: this version of offtake runs on one machine; use executor=local"
         )
-    if executor.workers == 1:
+    if executor.workers is None or executor.workers == 1:
         opened = open_device(device)
         for unit in units:
             yield _run(opened, plan, unit, keep_paths)
@@ -62,9 +65,10 @@ def _run_pooled(
     attempts = dict.fromkeys(waiting, 0)
     while waiting:
         # Spawned workers share nothing with a threaded or GPU-holding parent.
-        pool = ProcessPoolExecutor(
-            min(workers, len(waiting)), multiprocessing.get_context("spawn"), _open_worker, (plan, device)
-        )
+        context = multiprocessing.get_context("spawn")
+        shared = TemporaryDirectory(prefix="offtake-", ignore_cleanup_errors=True)
+        given = plan, device, shared.name, context.Lock(), context.Event()
+        pool = ProcessPoolExecutor(min(workers, len(waiting)), context, _open_worker, given)
         try:
             pending = {pool.submit(_work, unit, keep_paths): unit for unit in waiting.values()}
             for finished in _as_finished(pending):
@@ -80,6 +84,7 @@ def _run_pooled(
                 raise OfftakeError(f"{paths}: the worker died {_ATTEMPTS} times") from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+            shared.cleanup()
 
 
 def _as_finished(pending: dict[Future[Finished], Unit]) -> Iterator[Finished]:
@@ -99,9 +104,18 @@ def _as_finished(pending: dict[Future[Finished], Unit]) -> Iterator[Finished]:
         raise broken
 
 
-def _open_worker(plan: Plan, device: DeviceChoice) -> None:
+def _open_worker(plan: Plan, device: DeviceChoice, shared: str, compiling: Lock, compiled: Event) -> None:
+    """Opens the device. The first worker compiles, on cores that are idle yet; the others read its code."""
     global _worker
-    _worker = open_device(device), plan
+    for name, value in backend_class(device.name).worker_environment(shared).items():
+        os.environ.setdefault(name, value)
+    opened = open_device(device)
+    with compiling:
+        if not compiled.is_set():
+            opened.prepare(plan)
+            compiled.set()
+    opened.prepare(plan)
+    _worker = opened, plan
 
 
 def _work(unit: Unit, keep_paths: int) -> Finished:

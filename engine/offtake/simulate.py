@@ -54,21 +54,23 @@ def run(
     progress: bool | Callable[[int, int], None] = False,
     resume: bool = False,
     force: bool = False,
+    workers: int = 1,
 ) -> Result:
     """Runs a study; with `out`, checkpoints as it goes and leaves the run's folder behind.
 
     device: a name or a DeviceChoice instead of the study's. progress: True for a bar on stderr, or a
     callable of (paths done, paths in all). resume: go on with a stopped run in `out`. force: run what is
-    estimated to take more than a day, and report non-finite values without failing. Raises InputError,
-    DeviceError, StoppedError (Ctrl-C with `out`), NumericalError, OfftakeError.
+    estimated to take more than a day, and report non-finite values without failing. workers: processes to
+    use at most where `executor.workers` is null and the study is worth them; spawning them imports the
+    caller's main module, which needs its `if __name__ == "__main__"`. Raises InputError, DeviceError,
+    StoppedError (Ctrl-C with `out`), NumericalError, OfftakeError.
     """
-    choice = _choice(study, device)
     compiled = compile_study(study)
-    seconds = _numpy_seconds(study, compiled, study.study.paths)
-    choice = settle(choice, seconds)
-    _refuse_endless(study, seconds / backend_class(choice.name).numpy_cores, force)
-    manifest = _manifest(study, choice)
     text = config_yaml(study)
+    study = _settled(study, _choice(study, device), compiled, workers)
+    seconds = _seconds(study, compiled, study.study.paths)
+    _refuse_endless(study, seconds, force)
+    manifest = _manifest(study)
     with ExitStack() as stack:
         store = None
         if out is not None:
@@ -77,9 +79,7 @@ def run(
             if previous is not None:
                 return previous
             write_manifest(Path(out), {**manifest, "status": "running"})
-        return _run(
-            study, compiled, choice, manifest, text, store, stack.enter_context(tracking(progress)), force
-        )
+        return _run(study, compiled, manifest, text, store, stack.enter_context(tracking(progress)), force)
 
 
 def _choice(study: Study, device: str | DeviceChoice | None) -> DeviceChoice:
@@ -99,7 +99,6 @@ def _choice(study: Study, device: str | DeviceChoice | None) -> DeviceChoice:
 def _run(
     study: Study,
     compiled: Compiled,
-    choice: DeviceChoice,
     manifest: dict[str, Any],
     text: str,
     store: BlockStore | None,
@@ -111,10 +110,10 @@ def _run(
     folder = store.folder if store else None
     try:
         for target in targets(study):
-            units = list(cut(collected.target, target, backend_class(choice.name).most_units))
+            units = list(cut(collected.target, target, backend_class(study.device.name).most_units))
             collected.target = target
             progress.total(target)
-            for finished in _finish(study, compiled, choice, units, store):
+            for finished in _finish(study, compiled, units, store):
                 collected.add(*finished)
                 progress.advance(finished[0].paths)
             summary = collected.summary()
@@ -177,7 +176,7 @@ class _Collected:
 
 
 def _finish(
-    study: Study, compiled: Compiled, choice: DeviceChoice, units: list[Unit], store: BlockStore | None
+    study: Study, compiled: Compiled, units: list[Unit], store: BlockStore | None
 ) -> Iterator[Finished]:
     """Units from the store first, then those still to run, each stored as it is finished."""
     wanted = {unit.first_path: unit for unit in units}
@@ -188,7 +187,8 @@ def _finish(
                 del wanted[saved.first_path]
                 yield unit, saved.tally, saved.kept
     todo = list(wanted.values())
-    for unit, tally, kept in run_units(compiled.plan, todo, study.study.keep_paths, choice, study.executor):
+    finished = run_units(compiled.plan, todo, study.study.keep_paths, study.device, study.executor)
+    for unit, tally, kept in finished:
         if store is not None:
             store.save(unit.first_path, unit.paths, tally, kept)
         yield unit, tally, kept
@@ -244,35 +244,55 @@ def _refuse_nonfinite(summary: Summary, folder: Path | None, manifest: dict[str,
     raise NumericalError("\n".join(lines))
 
 
-def estimate(study: Study) -> dict[str, Any]:
-    """Blocks, rows, memory (GiB) and time (seconds, from what numpy was measured to need) of a study."""
+def estimate(study: Study, workers: int = 1) -> dict[str, Any]:
+    """Blocks, rows, memory (GiB) and time (seconds, from what numpy was measured to need) of a study, on as
+    many as `workers` processes where it names no number.
+    """
     compiled = compile_study(study)
     plan = compiled.plan
     paths = study.study.until.max_paths if study.study.until else study.study.paths
-    seconds = _numpy_seconds(study, compiled, paths)
-    choice = settle(study.device, seconds)
-    backend = backend_class(choice.name)
-    launch = min(open_device(choice).launch_paths(plan), paths)
+    study = _settled(study, study.device, compiled, workers)
+    launch = min(open_device(study.device).launch_paths(plan), paths)
     values = len(plan.quarter_series) * plan.quarters + len(plan.path_series)
     states = 12 * len(plan.deal_names) + 4 * len(plan.world.names) + 30 + len(plan.quarter_series)
     return {
         "paths": paths,
         "blocks": -(-paths // BLOCK_PATHS),
         "block_paths": min(BLOCK_PATHS, paths),
-        "units": len(list(cut(0, paths, backend.most_units))),
+        "units": len(list(cut(0, paths, backend_class(study.device.name).most_units))),
+        "workers": study.executor.workers,
         "launch_paths": launch,
         "recorded_values": values,
         "memory_gib": round((launch * states * 4 + plan.rows * _BINS_PER_ROW * _BYTES_PER_BIN) / 2**30, 3),
-        "seconds": round(seconds / backend.numpy_cores, 1),
+        "seconds": round(_seconds(study, compiled, paths), 1),
     }
 
 
-def _numpy_seconds(study: Study, compiled: Compiled, paths: int) -> float:
-    """What numpy would need on the study's workers."""
+def _settled(study: Study, choice: DeviceChoice, compiled: Compiled, workers: int) -> Study:
+    """The study with a device that is no longer `auto`, and a number of workers: its own, or as many of
+    `workers` as it is worth.
+    """
+    seconds = _numpy_seconds(compiled, study.study.paths)
+    choice = settle(choice, seconds / (study.executor.workers or workers))
+    executor = study.executor
+    if executor.workers is None:
+        worth = seconds / open_device(choice).seconds_a_worker
+        executor = executor.model_copy(update={"workers": max(1, min(workers, int(worth)))})
+    return study.model_copy(update={"device": choice, "executor": executor})
+
+
+def _numpy_seconds(compiled: Compiled, paths: int) -> float:
+    """What numpy would need on one core."""
     plan = compiled.plan
     recorded = len(plan.quarter_series) * _SECONDS_PER_RECORDED
     stages = len(plan.groups) * _SECONDS_PER_GROUP + len(plan.series_crc) * _SECONDS_PER_DRAW
-    return paths * plan.quarters * (recorded + stages) / study.executor.workers
+    return paths * plan.quarters * (recorded + stages)
+
+
+def _seconds(study: Study, compiled: Compiled, paths: int) -> float:
+    """What a settled study's device needs with its workers."""
+    cores = backend_class(study.device.name).numpy_cores * (study.executor.workers or 1)
+    return _numpy_seconds(compiled, paths) / cores
 
 
 def _refuse_endless(study: Study, seconds: float, force: bool) -> None:
@@ -303,8 +323,8 @@ def _lists(value: Any) -> Any:
     return [_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _manifest(study: Study, choice: DeviceChoice) -> dict[str, Any]:
-    described = open_device(choice).describe()
+def _manifest(study: Study) -> dict[str, Any]:
+    described = open_device(study.device).describe()
     return {
         "version": __version__,
         "seed": study.study.seed,
@@ -313,7 +333,7 @@ def _manifest(study: Study, choice: DeviceChoice) -> dict[str, Any]:
         "draw_layout": LAYOUT_VERSION,
         "backend": described["backend"],
         "device": described["kind"],
-        "arithmetic": choice.arithmetic,
+        "arithmetic": study.device.arithmetic,
         "versions": {"offtake": __version__, "python": platform.python_version(), **described["versions"]},
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

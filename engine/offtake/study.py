@@ -96,7 +96,8 @@ class ExecutorChoice(Terms):
     """Who shares the blocks of paths."""
 
     name: Literal["local", "ray"] = "local"
-    workers: PositiveWhole = 1
+    workers: PositiveWhole | None = None
+    """Processes. null: `offtake run` takes as many as the machine has and the study is worth, Python one."""
 
 
 class Study(Terms):

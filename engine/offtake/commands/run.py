@@ -92,11 +92,15 @@ def _run_one(study: Study, options: RunOptions, given: argparse.Namespace) -> in
     if options.report:
         mistake = Mistake(COMMAND_LINE, "report", "this version writes no report yet", "leave it out")
         raise InputError([mistake])
+    from offtake.hal.host import workers
     from offtake.simulate import run as simulate
 
+    resume, force = given.resume, options.force
     try:
         with _terminated_like_interrupted():
-            result = simulate(study, out=options.out, progress=True, resume=given.resume, force=options.force)
+            result = simulate(
+                study, out=options.out, progress=True, resume=resume, force=force, workers=workers()
+            )
     except KeyboardInterrupt:
         kept = (
             f"`--resume` with out={options.out} goes on" if options.out else "without out=DIR nothing is kept"
@@ -129,9 +133,10 @@ def _terminated_like_interrupted() -> Iterator[None]:
 
 
 def _print_plan(study: Study, *, as_json: bool) -> None:
+    from offtake.hal.host import workers
     from offtake.simulate import estimate
 
-    plan = estimate(study)
+    plan = estimate(study, workers())
     if as_json:
         print(json.dumps(plan, allow_nan=False))
         return

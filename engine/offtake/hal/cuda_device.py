@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import platform
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,7 @@ class CudaDevice:
     name: ClassVar[str] = "cuda"
     most_units: ClassVar[int] = 8
     numpy_cores: ClassVar[float] = 1500.0  # OpenAI, strict, an H100: bench/results/gpu_check.json
+    seconds_a_worker = math.inf
 
     def __init__(self, choice: DeviceChoice) -> None:
         import cupy
@@ -91,6 +93,14 @@ class CudaDevice:
     def launch_paths(self, plan: Plan) -> int:
         with self._explained():
             return self._open(plan)[0].launch_paths
+
+    @classmethod
+    def worker_environment(cls, folder: str) -> dict[str, str]:
+        return {}  # machine code is in a cache of the user's
+
+    def prepare(self, plan: Plan) -> None:
+        with self._explained():
+            self._open(plan)
 
     def run(self, plan: Plan, first_path: int, paths: int, keep: int) -> tuple[Tally, Kept | None]:
         with self._explained():

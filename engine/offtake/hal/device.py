@@ -22,6 +22,8 @@ class Device(Protocol):
     most_units: ClassVar[int] = MOST_UNITS
     # Cores of numpy that it is worth, roughly: for estimates.
     numpy_cores: ClassVar[float] = 1.0
+    # Work that one more process must have to be worth its start, in seconds of numpy on a core.
+    seconds_a_worker: float
 
     def __init__(self, choice: DeviceChoice) -> None: ...
 
@@ -41,6 +43,15 @@ class Device(Protocol):
 
     def launch_paths(self, plan: Plan) -> int:
         """Paths held at once: the choice's, or what suits the device."""
+        ...
+
+    @classmethod
+    def worker_environment(cls, folder: str) -> dict[str, str]:
+        """Variables with which worker processes share through a folder what one of them has compiled."""
+        ...
+
+    def prepare(self, plan: Plan) -> None:
+        """Does what a plan's first run would do beforehand: compiling."""
         ...
 
     def run(self, plan: Plan, first_path: int, paths: int, keep: int) -> tuple[Tally, Kept | None]:

@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
+from pathlib import Path
 from typing import Any
+
+# Memory of a worker process that runs a study, with the worst to be expected of its histograms.
+_WORKER_GIB = 2.0
+_LIMITS = Path("/sys/fs/cgroup")
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use: those that it may run on, or what its container is allowed."""
+    present = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed, *period = _limit("cpu.max")
+    return min(present, math.ceil(float(allowed) / float(period[0]))) if period else present
 
 
 def processor() -> dict[str, Any]:
     """This machine's processor: kind, cores and memory_gib."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {"kind": _processor_name(), "cores": cores(), "memory_gib": round(memory, 1)}
+    return {"kind": _processor_name(), "cores": cores(), "memory_gib": round(_memory_gib(), 1)}
+
+
+def workers() -> int:
+    """Worker processes that this machine has cores and memory for."""
+    return max(1, min(cores(), int(_memory_gib() / _WORKER_GIB)))
+
+
+def _memory_gib() -> float:
+    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    allowed = _limit("memory.max")[0]
+    return min(present, int(allowed)) / 2**30 if allowed else present / 2**30
+
+
+def _limit(name: str) -> list[str]:
+    """Words of a limit of the control group that a container sees as its own; [""] where there is none."""
+    try:
+        words = (_LIMITS / name).read_text(encoding="utf-8").split()
+    except OSError:
+        words = []
+    return words if words and words[0] != "max" else [""]
 
 
 def _processor_name() -> str:

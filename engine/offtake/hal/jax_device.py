@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import math
 import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -55,6 +56,8 @@ class JaxDevice:
         share = -(-MOST_LANES // self._threads)
         self._launch = min(choice.launch_paths or share, MOST_LANES)
         self._on_host = tallied_on_host(devices[0].platform)
+        # A process of its own takes some seconds to read what another has compiled.
+        self.seconds_a_worker = 20.0 if on_cpu else math.inf
         self._recipe: Any = None
 
     @classmethod
@@ -84,11 +87,18 @@ class JaxDevice:
     def launch_paths(self, plan: Plan) -> int:
         return self._launch
 
+    @classmethod
+    def worker_environment(cls, folder: str) -> dict[str, str]:
+        return {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+
+    def prepare(self, plan: Plan) -> None:
+        if self._recipe is None or self._recipe.plan is not plan:
+            self._recipe = self._compiled(plan)
+
     def run(self, plan: Plan, first_path: int, paths: int, keep: int) -> tuple[Tally, Kept | None]:
         from offtake_kernels import tally_jax
 
-        if self._recipe is None or self._recipe.plan is not plan:
-            self._recipe = self._compiled(plan)
+        self.prepare(plan)
         launch = partial(walk.run if self._on_host else tally_jax.run, self._recipe)
         # Whole tiles, and few paths are shared out too.
         tiles = -(-paths // (_CPU_LANES * self._threads))

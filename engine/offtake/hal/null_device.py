@@ -4,6 +4,7 @@ tests.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any, ClassVar
 
@@ -24,6 +25,7 @@ class NullDevice:
     name: ClassVar[str] = "null"
     most_units: ClassVar[int] = MOST_UNITS
     numpy_cores: ClassVar[float] = 100.0
+    seconds_a_worker = math.inf
 
     def __init__(self, choice: DeviceChoice) -> None:
         self._launch = min(choice.launch_paths or MOST_LANES, MOST_LANES)
@@ -41,6 +43,13 @@ class NullDevice:
 
     def launch_paths(self, plan: Plan) -> int:
         return self._launch
+
+    @classmethod
+    def worker_environment(cls, folder: str) -> dict[str, str]:
+        return {}
+
+    def prepare(self, plan: Plan) -> None:
+        return
 
     def run(self, plan: Plan, first_path: int, paths: int, keep: int) -> tuple[Tally, Kept | None]:
         return run_launches(plan, first_path, paths, keep, self._launch, partial(_record_zeros, plan))

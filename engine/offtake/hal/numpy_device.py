@@ -29,6 +29,7 @@ class NumpyDevice:
     name: ClassVar[str] = "numpy"
     most_units: ClassVar[int] = MOST_UNITS
     numpy_cores: ClassVar[float] = 1.0
+    seconds_a_worker = 5.0
 
     def __init__(self, choice: DeviceChoice) -> None:
         self._launch = min(choice.launch_paths or MOST_LANES, MOST_LANES)
@@ -53,10 +54,15 @@ class NumpyDevice:
     def launch_paths(self, plan: Plan) -> int:
         return self._launch
 
+    @classmethod
+    def worker_environment(cls, folder: str) -> dict[str, str]:
+        return {}
+
+    def prepare(self, plan: Plan) -> None:
+        self._traced(plan)
+
     def run(self, plan: Plan, first_path: int, paths: int, keep: int) -> tuple[Tally, Kept | None]:
-        if self._recipe is None or self._recipe.plan is not plan:
-            self._recipe = path_numpy.Recipe(plan)
-        launch = partial(walk.run, self._recipe)
+        launch = partial(walk.run, self._traced(plan))
         return run_launches(plan, first_path, paths, keep, self._launch, launch)
 
     def limits(self) -> Limits:
@@ -74,6 +80,11 @@ class NumpyDevice:
             words=rate(draw, philox.WORDS * streams.size * _CACHED_LANES),
             bytes=rate(lambda: np.copyto(target, source), 2 * COPIED_BYTES),
         )
+
+    def _traced(self, plan: Plan) -> path_numpy.Recipe:
+        if self._recipe is None or self._recipe.plan is not plan:
+            self._recipe = path_numpy.Recipe(plan)
+        return self._recipe
 
     def joules(self) -> float | None:
         return None

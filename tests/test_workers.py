@@ -1,0 +1,107 @@
+"""How many worker processes a study gets, and what they share."""
+
+from __future__ import annotations
+
+import math
+import os
+from tempfile import TemporaryDirectory
+
+import pytest
+
+import offtake
+from offtake import executors
+from offtake.blocks import BLOCK_PATHS
+from offtake.hal import host
+from offtake.hal.numpy_device import NumpyDevice
+from offtake.simulate import estimate
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("max 100000", 8), ("150000 100000", 2), ("100000 100000", 1), ("50000 100000", 1), (None, 8)],
+)
+def test_a_containers_limit_counts_as_cores(text, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(host, "_LIMITS", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    if text is not None:
+        (tmp_path / "cpu.max").write_text(text + "\n")
+    assert host.cores() == expected
+
+
+@pytest.mark.parametrize(("gib", "expected"), [("max", 8), (str(5 * 2**30), 2), (str(2**30), 1)])
+def test_workers_have_memory(gib, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(host, "_LIMITS", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 2**12, "SC_PHYS_PAGES": 2**24}.__getitem__)
+    (tmp_path / "memory.max").write_text(gib + "\n")
+    assert host.workers() == expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "most", "expected"),
+    [
+        (["device=numpy", "study.paths=1e7"], 8, 8),
+        (["device=numpy", "study.paths=1e7"], 1, 1),
+        (["device=numpy", "study.paths=1e4"], 8, 1),
+        (["device=numpy", "study.paths=1e4", "executor.workers=3"], 8, 3),
+        (["device=null", "study.paths=1e7"], 8, 1),
+        (["device=jax", "study.paths=1e7"], 8, 8),
+        (["device=jax", "study.paths=1e5"], 8, 1),
+    ],
+)
+def test_as_many_workers_as_a_study_is_worth(overrides, most, expected):
+    assert estimate(offtake.load("openai", overrides), most)["workers"] == expected
+
+
+def test_auto_knows_how_many_cores_numpy_has():
+    study = offtake.load("openai", ["study.paths=2e6"])
+    assert estimate(study, 1)["workers"] == 1
+    assert estimate(study, 64)["seconds"] < 60
+
+
+def _workers_used(monkeypatch) -> list[int]:
+    used, pooled = [], executors._run_pooled
+
+    def spy(plan, units, keep_paths, device, workers):
+        used.append(workers)
+        return pooled(plan, units, keep_paths, device, workers)
+
+    monkeypatch.setattr(executors, "_run_pooled", spy)
+    return used
+
+
+def test_python_has_one_worker_unless_told(monkeypatch):
+    monkeypatch.setattr(NumpyDevice, "seconds_a_worker", 1e-9)
+    used = _workers_used(monkeypatch)
+    study = offtake.load("anthropic", [f"study.paths={BLOCK_PATHS + 1}", "study.keep_paths=0"])
+    alone = offtake.run(study, device="numpy")
+    assert used == []
+    assert offtake.run(study, device="numpy", workers=2).summary_hash == alone.summary_hash
+    assert used == [2]
+
+
+@pytest.mark.slow
+def test_workers_of_jax_share_what_one_of_them_compiled(tmp_path, monkeypatch):
+    class Kept(TemporaryDirectory):
+        def cleanup(self):
+            kept.extend(os.listdir(self.name))
+            super().cleanup()
+
+    kept: list[str] = []
+    monkeypatch.setattr(executors, "TemporaryDirectory", Kept)
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    overrides = [f"study.paths={BLOCK_PATHS + 1}", "study.keep_paths=0", "executor.workers=2"]
+    study = offtake.load("anthropic", overrides)
+    before = dict(os.environ)
+    found = offtake.run(study, device="jax")
+    assert dict(os.environ) == before
+    assert kept
+    alone = study.model_copy(update={"executor": study.executor.model_copy(update={"workers": 1})})
+    assert found.summary_hash == offtake.run(alone, device="numpy").summary_hash
+
+
+def test_a_device_without_use_for_processes_says_so():
+    from offtake.hal.cuda_device import CudaDevice
+    from offtake.hal.null_device import NullDevice
+
+    assert CudaDevice.seconds_a_worker == NullDevice.seconds_a_worker == math.inf
