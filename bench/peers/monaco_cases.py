@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, uniform
 
-from . import Answer, model
+from . import Answer, model, sample_arrays
 from .terms import METRICS, Terms, terms_of
 
-QUANTILES = (0.05, 0.50, 0.95)
 SCALAR = SimpleNamespace(maximum=max, minimum=min)
 
 
@@ -55,7 +54,8 @@ def prepare(study: dict[str, Any], paths: int) -> Callable[[int], Answer]:
         for number in range(terms.deals):
             sim.addInVar(f"uniform {number}", dist=uniform, distkwargs={})
         sim.runSim()
-        return {metric: _statistics(sim.outvars[metric]) for metric in METRICS}
+        found = [np.array(sim.outvars[metric].nums).T for metric in METRICS]
+        return sample_arrays.statistics(np.stack(found))
 
     return run
 
@@ -73,11 +73,3 @@ def _totals(terms: Terms, start: NDArray, shocks: NDArray) -> tuple[NDArray, ...
         held, funding = model.settle(SCALAR, terms, held, funding, brought)
         cash.append(held)
     return capacity, compute, spend, np.array(cash)
-
-
-def _statistics(variable: Any) -> dict[str, NDArray[np.float64]]:
-    values = np.array(variable.nums)
-    sd = values.std(axis=0, ddof=1)
-    p05, p50, p95 = np.quantile(values, QUANTILES, axis=0)
-    se = sd / np.sqrt(len(values))
-    return {"mean": values.mean(axis=0), "sd": sd, "se": se, "p05": p05, "p50": p50, "p95": p95}
