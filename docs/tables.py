@@ -1,4 +1,4 @@
-"""Tables of the README, docs/devices.md and docs/cuda.md from what the benchmarks left in bench/results.
+"""Tables of the README and of docs/bench.md, devices.md and cuda.md from what is in bench/results.
 
     python docs/tables.py            exit 1 when a page shows other figures than the files
     python docs/tables.py --write    put the files' figures into the pages
@@ -18,6 +18,13 @@ from offtake.benchmark import label
 ROOT = Path(__file__).resolve().parent.parent
 _RATE = "{:,.0f} ({:,.0f} – {:,.0f})"
 _RATIO = "{:.2f} ({:.2f} – {:.2f})"
+# Ratios that the project asked of itself: device, peer, times.
+_ASKED = (
+    ("numpy", "naive numpy", 10),
+    ("numpy", "squigglepy", 25),
+    ("jax fast", "JAX vmap", 30),
+    ("jax fast", "squigglepy", 80),
+)
 
 
 def backends(found: dict[str, Any]) -> list[str]:
@@ -181,8 +188,62 @@ def scaling(found: dict[str, Any]) -> list[str]:
     return [*lines, "", f"`import offtake`: {imported} s. `offtake run study=quick`: {quick} s."]
 
 
+def peers(found: dict[str, Any]) -> list[str]:
+    """Lines on offtake beside other libraries, with the figures that were asked for."""
+    versions = {"Python": found["python"], **found["versions"]}
+    libraries = ", ".join(f"{name} {version}" for name, version in versions.items())
+    load = f"load {found['load_average']:.1f} at the start"
+    worst = max(found["agreement"].values(), key=lambda one: one["worst"])
+    return [
+        f"`{found['command']}`: {found['processor']}, one core, {load}; {libraries}. "
+        f"Median (least – most) of {found['rounds']} rounds. Before them, against {found['checked_paths']:,} "
+        f"paths of offtake, the largest of all differences is {worst['worst']:.1f} standard errors "
+        f"({worst['of']}).",
+        "",
+        *_ours(found["offtake"]),
+        "",
+        *_theirs(found["peers"]),
+        "",
+        *_asked(found["peers"]),
+    ]
+
+
+def _ours(measured: dict[str, dict[str, Any]]) -> list[str]:
+    lines = [
+        "| offtake | paths a CPU second, with the tally | with the statistics | compile |",
+        "|---|---|---|---|",
+    ]
+    for name, one in measured.items():
+        rates = " | ".join(_spread(_RATE, one[kind]) for kind in ("tally", "statistics"))
+        lines.append(f"| {name} | {rates} | {one['compile_seconds']:.1f} s |")
+    return lines
+
+
+def _theirs(measured: dict[str, dict[str, Any]]) -> list[str]:
+    devices = list(next(iter(measured.values()))["times"])
+    of_offtake = " | ".join(f"{name} ÷ peer" for name in devices)
+    lines = [
+        f"| peer | paths a call | paths a CPU second | prepare | {of_offtake} |",
+        "|---|---|---|---|" + "---|" * len(devices),
+    ]
+    for name, peer in measured.items():
+        cells = f"{peer['paths']:,} | {_spread(_RATE, peer['rate'])} | {peer['prepare_seconds']:.1f} s"
+        times = " | ".join(_spread(_RATIO, peer["times"][device]) for device in devices)
+        lines.append(f"| {name} | {cells} | {times} |")
+    return lines
+
+
+def _asked(measured: dict[str, dict[str, Any]]) -> list[str]:
+    lines = ["| asked for | measured | |", "|---|---|---|"]
+    for device, peer, asked in _ASKED:
+        times = measured[peer]["times"][device]
+        reached = "reached" if times["median"] >= asked else "not reached"
+        lines.append(f"| {device} ≥ {asked} × {peer} | {_spread(_RATIO, times)} | {reached} |")
+    return lines
+
+
 PAGES = {
-    "docs/bench.md": {"bench/results/scaling.json": scaling},
+    "docs/bench.md": {"bench/results/scaling.json": scaling, "bench/results/peers.json": peers},
     "README.md": {"bench/results/bench.json": bench},
     "docs/devices.md": {"bench/results/backends.json": backends, "bench/results/fast.json": fast},
     "docs/cuda.md": {"bench/results/gpu_check.json": gpu},

@@ -270,6 +270,16 @@ def test_the_smallest_benchmark_of_a_backend(tmp_path, backend: str, arithmetics
 
 
 @pytest.mark.slow
+def test_peers_compute_the_same_study():
+    """Those that need no library of their own, and JAX where it is installed."""
+    found = _suite("-v", "-k", "peer and not statistics")
+    assert "test_a_peer_agrees[naive numpy] PASSED" in found
+    assert "test_a_peer_agrees[blocked numpy] PASSED" in found
+    if importlib.util.find_spec("jax") is not None:
+        assert "test_a_peer_agrees[JAX vmap] PASSED" in found
+
+
+@pytest.mark.slow
 def test_long_benchmarks_run_when_asked_for():
     def cases(*arguments: str) -> set[str]:
         listed = _suite("--collect-only", "-q", "-k", "test_device", *arguments)
