@@ -32,8 +32,8 @@ from offtake_kernels import walk
 from offtake_kernels.layout import Plan
 from offtake_kernels.tally import MOST_LANES, TallyBuilder
 
-LONGEST_SECONDS = 480.0
-LAUNCHES = 8
+LONGEST_SECONDS = 600.0
+UNITS_OF_A_WORKER = 8
 ROUNDS_OF_CORES = 3
 
 
@@ -86,7 +86,7 @@ def _paths_a_second(recipe: Any, build: Callable[[int, int], TallyBuilder]) -> f
     return MOST_LANES / (time.process_time() - begun)
 
 
-_ON_CORES = """
+_COMPILING = """
 import os, time
 os.sched_setaffinity(0, {cores})
 from offtake import hal
@@ -95,29 +95,38 @@ from offtake.portfolio import load
 from offtake.study import DeviceChoice
 plan = compile_study(load("openai")).plan
 begun = time.perf_counter()
-device = hal.open_device(DeviceChoice.model_validate({choice}))
-device.run(plan, 0, 1, 0)
+hal.open_device(DeviceChoice(name="jax")).run(plan, 0, 1, 0)
 print(time.perf_counter() - begun)
-for _ in range({rounds}):
-    begun = time.perf_counter()
-    device.run(plan, 0, {paths}, 0)
-    print({paths} / (time.perf_counter() - begun))
+"""
+
+# Paths a second once every worker has finished a unit: without starting and compiling.
+_WORKING = """
+import os, time
+os.sched_setaffinity(0, {cores})
+from offtake.blocks import BLOCK_PATHS, Unit
+from offtake.compile import compile_study
+from offtake.executors import run_units
+from offtake.portfolio import load
+from offtake.study import DeviceChoice, ExecutorChoice
+plan = compile_study(load("openai")).plan
+units = [Unit(number * BLOCK_PATHS, BLOCK_PATHS) for number in range({units})]
+device, executor = DeviceChoice(name="jax", threads=1), ExecutorChoice(workers={workers})
+ends = [time.perf_counter() for _ in run_units(plan, units, 0, device, executor)]
+print((len(ends) - {workers}) * BLOCK_PATHS / (ends[-1] - ends[{workers} - 1]))
 """
 
 
-def on_cores(choice: dict[str, Any], used: set[int]) -> tuple[float, list[float]]:
-    """Seconds of compiling and of the first path, and paths a wall second of OpenAI on these cores."""
-    code = _ON_CORES.format(cores=used, choice=choice, rounds=ROUNDS_OF_CORES, paths=LAUNCHES * MOST_LANES)
-    compiling, *rates = map(float, fresh(code).stdout.split())
-    return compiling, rates
-
-
 def scaling(every: set[int]) -> dict[str, Any]:
-    """JAX strict on one core and on two: wall rates, their ratio, and the seconds before the first path."""
-    two = sorted(every)[:2]
-    compiling, rates = {}, {}
-    for number in (1, 2):
-        compiling[number], rates[number] = on_cores({"name": "jax", "threads": number}, set(two[:number]))
+    """JAX strict by a worker on one core and by two on two: wall rates and their ratio, in alternation; the
+    seconds before the first path of one process on as many cores.
+    """
+    used = {number: set(sorted(every)[:number]) for number in (1, 2)}
+    compiling = {n: float(fresh(_COMPILING.format(cores=cores)).stdout) for n, cores in used.items()}
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(ROUNDS_OF_CORES):
+        for number, cores in used.items():
+            code = _WORKING.format(cores=cores, workers=number, units=UNITS_OF_A_WORKER * number)
+            rates[number].append(float(fresh(code).stdout))
     ratios = [both / one for both, one in zip(rates[2], rates[1], strict=True)]
     return {
         "one": spread(rates[1]),

@@ -286,6 +286,7 @@ def simulate_buyer(
         ("total", "funding"): funding,
         ("total", "commitments"): owed,
         ("total", "unit_cost"): spent / divisor * 1e3 / HOURS,
+        ("total", "spend_compute"): spent * online,
         ("total", "concentration"): ((by_supplier["compute"] / divisor[:, :, None]) ** 2).sum(axis=2),
         ("total", "bust"): bust.astype(float),
         ("factor", "factor"): np.stack([*factors.values(), *constant], axis=2),

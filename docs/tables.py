@@ -54,7 +54,7 @@ def _cores(scaling: dict[str, Any]) -> list[str]:
     rates = " | ".join(_spread(_RATE, scaling[number]) for number in ("one", "two"))
     compiling = " | ".join(f"{scaling[f'compile_seconds_{n}']:.1f}" for n in ("one_core", "two_cores"))
     return [
-        "| OpenAI, jax strict, with the tally | one core | two cores | ratio |",
+        "| OpenAI, jax strict, with the tally | a worker on one core | two workers on two | ratio |",
         "|---|---|---|---|",
         f"| paths a second | {rates} | {_spread(_RATIO, scaling['ratio'])} |",
         f"| seconds to compile | {compiling} | |",

@@ -270,6 +270,11 @@ def test_the_smallest_benchmark_of_a_backend(tmp_path, backend: str, arithmetics
 
 
 @pytest.mark.slow
+def test_plain_numpy_computes_the_same_study():
+    assert "52 passed" in _suite("-k", "test_naive_agrees")
+
+
+@pytest.mark.slow
 def test_peers_compute_the_same_study():
     """Those that need no library of their own, and JAX where it is installed."""
     found = _suite("-v", "-k", "peer and not statistics")
