@@ -33,7 +33,7 @@ from offtake_kernels.tally import TallyBuilder
 
 DEALS, QUARTERS = 12, 41
 MEMORY_PATHS = (100_000, 1_000_000, 10_000_000)
-LONGEST_SECONDS = 300.0
+LONGEST_SECONDS = 1200.0
 HERE = Path(__file__).resolve().parent
 
 
