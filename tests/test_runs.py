@@ -162,27 +162,69 @@ def test_the_saved_config_gives_the_same_hash(small, tmp_path):
     assert offtake.run(offtake.load(tmp_path / "config.yaml")).summary_hash == whole
 
 
-def test_a_worker_that_dies_is_replaced(small, tmp_path, monkeypatch):
-    """One of two spawned workers is killed once, from outside, while it works."""
+def _workers_of(process: subprocess.Popen) -> list[int]:
+    children = subprocess.run(
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(process.pid)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return [int(line.split()[0]) for line in children.stdout.splitlines() if "spawn_main" in line]
+
+
+def _is_running(process: int) -> bool:
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True)
+    return state.stdout.strip()[:1] not in ("", "Z")
+
+
+@pytest.fixture
+def at_work(small, tmp_path):
+    """A long run by two workers, in a process group of its own, that has finished its first unit."""
+    command = _command(small[0], tmp_path, "executor.workers=2", f"study.paths={100 * BLOCK_PATHS}")
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    _wait_for_blocks(tmp_path, process, 1)
+    workers = _workers_of(process)
+    assert len(workers) == 2
+    yield process, workers
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_ends_workers_too(at_work, tmp_path, presses):
+    """Ctrl-C reaches every process of the terminal's group; impatient people press it again."""
+    process, workers = at_work
+    for _ in range(presses):
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.05)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert not any(map(_is_running, workers))
+    if presses == 1:
+        assert process.returncode == 4, errors
+        assert "Traceback" not in errors
+        assert json.loads((tmp_path / "manifest.json").read_text())["status"] == "stopped"
+
+
+def test_workers_do_not_outlive_a_killed_parent(at_work):
+    process, workers = at_work
+    process.kill()
+    deadline = time.monotonic() + 30
+    while any(map(_is_running, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(_is_running, workers))
+
+
+def test_a_worker_that_dies_is_replaced(small, tmp_path):
+    """One of two spawned workers is killed once, from outside, before its first unit is done."""
     file, whole = small
     process = subprocess.Popen(
         _command(file, tmp_path, "executor.workers=2"), stderr=subprocess.PIPE, text=True
     )
-    victim = None
-    deadline = time.monotonic() + 30
-    while victim is None and process.poll() is None and time.monotonic() < deadline:
-        children = subprocess.run(
-            ["ps", "-o", "pid=,args=", "--ppid", str(process.pid)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        workers = [line.split()[0] for line in children.stdout.splitlines() if "spawn_main" in line]
-        victim = int(workers[0]) if workers else None
-        time.sleep(0.01)
-    time.sleep(0.8)
-    if victim is not None and process.poll() is None:
-        os.kill(victim, signal.SIGKILL)
+    workers: list[int] = []
+    while not workers and process.poll() is None:
+        workers = _workers_of(process)
+    os.kill(workers[0], signal.SIGKILL)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert _hash(tmp_path) == whole

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -83,8 +85,18 @@ def _run_pooled(
                 paths = f"paths {first.first_path} to {first.first_path + first.paths - 1}"
                 raise OfftakeError(f"{paths}: the worker died {_ATTEMPTS} times") from None
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            _end(pool)
             shared.cleanup()
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """Stops workers at once. What they have not handed over would be lost anyway, and a pool that waits for
+    them can hang when a second Ctrl-C breaks off its waiting.
+    """
+    # Python 3.14 has kill_workers() for this; shutdown() forgets the processes.
+    for process in list((pool._processes or {}).values()):
+        process.kill()
+    pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _as_finished(pending: dict[Future[Finished], Unit]) -> Iterator[Finished]:
@@ -105,8 +117,13 @@ def _as_finished(pending: dict[Future[Finished], Unit]) -> Iterator[Finished]:
 
 
 def _open_worker(plan: Plan, device: DeviceChoice, shared: str, compiling: Lock, compiled: Event) -> None:
-    """Opens the device. The first worker compiles, on cores that are idle yet; the others read its code."""
+    """Opens the device. The first worker compiles, on cores that are idle yet; the others read its code.
+
+    Ctrl-C is the parent's to handle, and a worker does not outlive it.
+    """
     global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     for name, value in backend_class(device.name).worker_environment(shared).items():
         os.environ.setdefault(name, value)
     opened = open_device(device)
@@ -116,6 +133,13 @@ def _open_worker(plan: Plan, device: DeviceChoice, shared: str, compiling: Lock,
             compiled.set()
     opened.prepare(plan)
     _worker = opened, plan
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work(unit: Unit, keep_paths: int) -> Finished:
