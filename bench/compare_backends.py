@@ -121,11 +121,11 @@ def scaling(every: set[int]) -> dict[str, Any]:
     seconds before the first path of one process on as many cores.
     """
     used = {number: set(sorted(every)[:number]) for number in (1, 2)}
-    compiling = {n: float(fresh(_COMPILING.format(cores=cores)).stdout) for n, cores in used.items()}
+    compiling = {n: float(fresh(_COMPILING.format(cores=these)).stdout) for n, these in used.items()}
     rates: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(ROUNDS_OF_CORES):
-        for number, cores in used.items():
-            code = _WORKING.format(cores=cores, workers=number, units=UNITS_OF_A_WORKER * number)
+        for number, these in used.items():
+            code = _WORKING.format(cores=these, workers=number, units=UNITS_OF_A_WORKER * number)
             rates[number].append(float(fresh(code).stdout))
     ratios = [both / one for both, one in zip(rates[2], rates[1], strict=True)]
     return {
