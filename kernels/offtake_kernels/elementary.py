@@ -55,7 +55,7 @@ def _exp2(ops, x):
     x = ops.minimum(ops.maximum(x, -126.0), 127.0)
     whole = ops.floor(x + 0.5)
     fraction = x - whole
-    # 2**fraction is 1 or more at whole = -126, 1 or less at 127: added to its exponent, whole keeps it normal.
+    # 2**fraction is >= 1 at whole = -126 and <= 1 at 127: added to its exponent, whole keeps it normal.
     return ops.from_bits(ops.bits(fraction * _horner(_EXP2, fraction) + 1.0) + (ops.to_int(whole) << 23))
 
 
