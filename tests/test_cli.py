@@ -6,6 +6,7 @@ Processes run the real dispatcher; where a handler needs the simulator, a stub s
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shlex
@@ -314,8 +315,11 @@ def test_an_invalid_point_is_bad_input(simulator, tmp_path, monkeypatch, capsys)
 def test_the_process_is_put_back_after_hydra(simulator, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     argv, environment = list(sys.argv), dict(os.environ)
+    logger, root = logging.getLogger("offtake.hal"), logging.getLogger()
+    before = logger.disabled, root.level, list(root.handlers)
     assert cli.main(["run", *DEMO, "-m", "study.seed=1,2"]) == 0
     assert (sys.argv, dict(os.environ)) == (argv, environment)
+    assert (logger.disabled, root.level, list(root.handlers)) == before
 
 
 # ---- completion ------------------------------------------------------------------------------------------
