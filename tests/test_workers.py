@@ -11,9 +11,11 @@ import pytest
 import offtake
 from offtake import executors
 from offtake.blocks import BLOCK_PATHS
+from offtake.compile import compile_study
 from offtake.hal import host
 from offtake.hal.numpy_device import NumpyDevice
 from offtake.simulate import estimate
+from offtake.study import DeviceChoice, ExecutorChoice
 
 
 @pytest.mark.parametrize(
@@ -105,3 +107,9 @@ def test_a_device_without_use_for_processes_says_so():
     from offtake.hal.null_device import NullDevice
 
     assert CudaDevice.seconds_a_worker == NullDevice.seconds_a_worker == math.inf
+
+
+def test_nothing_to_do_needs_no_workers():
+    plan = compile_study(offtake.load("anthropic")).plan
+    choice, executor = DeviceChoice(name="numpy"), ExecutorChoice(workers=2)
+    assert list(executors.run_units(plan, [], 0, choice, executor)) == []

@@ -61,6 +61,7 @@ def _run_pooled(
     plan: Plan, units: list[Unit], keep_paths: int, device: DeviceChoice, workers: int
 ) -> Iterator[Finished]:
     # Workers share the cores.
+    workers = max(1, min(workers, len(units)))
     threads = device.threads or max(1, cores() // workers)
     device = device.model_copy(update={"threads": threads})
     waiting = {unit.first_path: unit for unit in units}
