@@ -24,7 +24,6 @@ static Index blockDim, gridDim;
 static std::barrier<>* block_barrier = nullptr;
 
 static inline void __syncthreads() { if (block_barrier) block_barrier->arrive_and_wait(); }
-static inline float __fdividef(float a, float b) { return a / b; }
 #define __log2f log2f
 static inline int __popc(unsigned word) { return __builtin_popcount(word); }
 static inline void __stcs(float* place, float value) { *place = value; }

@@ -35,6 +35,7 @@ _INFIX = {
     "add": "+",
     "subtract": "-",
     "multiply": "*",
+    "divide": "/",
     "and": "&",
     "or": "|",
     "xor": "^",
@@ -47,7 +48,6 @@ _INFIX = {
 _CALLS = {
     "minimum": "least",
     "maximum": "most",
-    "divide": "quotient",
     "multiply_high": "product_high",
     "multiply_low": "product_low",
     "floor": "floorf",

@@ -46,12 +46,9 @@ __device__ __forceinline__ unsigned product_low(unsigned a, unsigned b) { return
 
 // Fast arithmetic takes what the GPU has an instruction for, to within two or three of a result's last places.
 #ifdef OFFTAKE_FAST
-__device__ __forceinline__ float quotient(float a, float b) { return __fdividef(a, b); }
 __device__ __forceinline__ float fast_exp2(float a) { return exp2f(least(most(a, -126.0f), 127.0f)); }
 __device__ __forceinline__ float fast_log2(float a) { return __log2f(a); }
 
 // Scaled before the logarithm, which is exact to 2^-22 of its result or, between 1/2 and 2, to 2^-22.
 __device__ __forceinline__ float fast_bits_of_tail(float a) { return -__log2f(a * 0x1p-32f); }
-#else
-__device__ __forceinline__ float quotient(float a, float b) { return a / b; }
 #endif
