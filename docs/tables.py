@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from offtake.benchmark import label
+from offtake.terminal_bench import duration_text, kinds, rate_text
 
 ROOT = Path(__file__).resolve().parent.parent
 _RATE = "{:,.0f} ({:,.0f} – {:,.0f})"
@@ -135,29 +136,28 @@ def _gpu_row(row: dict[str, Any]) -> str:
 
 def bench(found: dict[str, Any]) -> list[str]:
     """Lines on every device of one machine."""
-    study, kinds = found["study"], {}
-    for one in found["devices"]:
-        cores = 1 if one["backend"] == "numpy" else one["device"]["cores"]
-        kinds[one["backend"]] = f"{one['device']['kind']}, {cores} core{'s' * (cores > 1)}"
-    path, where = study["path"], "; ".join(f"{name} on {kind}" for name, kind in kinds.items())
+    study, path = found["study"], found["study"]["path"]
+    where = "; ".join(f"{', '.join(names)} on {kind}" for kind, names in kinds(found).items())
     lines = [
         f"{study['portfolio']}, {study['deals']} deals x {study['quarters']} quarters; a path is "
         f"{path['operations']:,} operations, {path['words']:,} random words and {path['bytes'] / 1e3:.1f} "
         f"kB; {where}.",
         "",
-        "| device | paths/s (least – most) | deal-quarters/s | ns/path | of limit | compile | 1e9 paths |",
-        "|---|---|---|---|---|---|---|",
+        "| device | paths/s (least – most) | deal-quarters/s | ns/path | of limit | compile | J/1e6 paths "
+        "| 1e9 paths |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for one in found["devices"]:
-        rate = one["paths_per_second"]
+        rate, joules = one["paths_per_second"], one["joules_per_million_paths"]
         cells = (
             label(one["backend"], one["arithmetic"]),
-            _spread(_RATE, rate),
+            "{} ({} – {})".format(*(rate_text(rate[key]) for key in ("median", "least", "most"))),
             f"{one['deal_quarters_per_second']:.2e}",
             f"{1e9 / rate['median']:,.0f}",
             f"{one['share_of_limit']:.0%}",
             f"{one['compile_seconds']:.1f} s",
-            f"{1e9 / rate['median'] / 3600:,.1f} h",
+            f"{joules:.1f}" if joules else "",
+            duration_text(1e9 / rate["median"]),
         )
         lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -244,7 +244,7 @@ def _asked(measured: dict[str, dict[str, Any]]) -> list[str]:
 
 PAGES = {
     "docs/bench.md": {"bench/results/scaling.json": scaling, "bench/results/peers.json": peers},
-    "README.md": {"bench/results/bench.json": bench},
+    "README.md": {"bench/results/bench.json": bench, "bench/results/bench_h100.json": bench},
     "docs/devices.md": {"bench/results/backends.json": backends, "bench/results/fast.json": fast},
     "docs/cuda.md": {"bench/results/gpu_check.json": gpu},
 }

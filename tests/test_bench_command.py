@@ -6,12 +6,14 @@ import json
 import shutil
 import sys
 import time
+from pathlib import Path
 from types import ModuleType
 
 import common
 import fake_cupy
 import numpy as np
 import pytest
+from rich.console import Console
 
 import offtake
 from offtake import benchmark, cli, hal
@@ -19,11 +21,13 @@ from offtake.compile import compile_study
 from offtake.hal import cuda_device, limits
 from offtake.hal.limits import Limits
 from offtake.study import DeviceChoice
+from offtake.terminal_bench import print_bench
 from offtake_kernels import philox, yardstick, yardstick_cuda
 from offtake_kernels.cost import cost_of
 from offtake_kernels.kernel import print_kernel
 from offtake_kernels.program_numpy import Program, Scratch
 
+RESULTS = Path(__file__).parent.parent / "bench" / "results"
 SMALL = ["portfolio=anthropic", "device=numpy", "--seconds", "0.01"]
 
 
@@ -246,3 +250,11 @@ def test_comparing_on_the_command_line(tmp_path, capsys):
     for file, said in ((broken, "is not what"), (tmp_path / "no.json", "cannot be read: No such file")):
         assert cli.main(["bench", "compare", str(file), str(second)]) == 2
         assert f"{file}: {said}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", sorted(RESULTS.glob("bench*.json")), ids=lambda f: f.stem)
+def test_the_tables_of_every_machine_fit_80_columns(file, capsys):
+    print_bench(json.loads(file.read_text()), 2.5, Console(width=80))
+    text = capsys.readouterr().out
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 import os
+import signal
+import struct
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
 import offtake
-from offtake import executors
-from offtake.blocks import BLOCK_PATHS
+from offtake import executors, workers
+from offtake.blocks import BLOCK_PATHS, Unit
 from offtake.compile import compile_study
+from offtake.errors import DeviceError, OfftakeError
 from offtake.hal import host
 from offtake.hal.numpy_device import NumpyDevice
 from offtake.simulate import estimate
@@ -90,7 +94,7 @@ def test_workers_of_jax_share_what_one_of_them_compiled(tmp_path, monkeypatch):
             super().cleanup()
 
     kept: list[str] = []
-    monkeypatch.setattr(executors, "TemporaryDirectory", Kept)
+    monkeypatch.setattr(workers, "TemporaryDirectory", Kept)
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     overrides = [f"study.paths={BLOCK_PATHS + 1}", "study.keep_paths=0", "executor.workers=2"]
     study = offtake.load("anthropic", overrides)
@@ -113,3 +117,51 @@ def test_nothing_to_do_needs_no_workers():
     plan = compile_study(offtake.load("anthropic")).plan
     choice, executor = DeviceChoice(name="numpy"), ExecutorChoice(workers=2)
     assert list(executors.run_units(plan, [], 0, choice, executor)) == []
+
+
+def _dies_in_the_middle_of_its_answer(pipe, *given):
+    """Some workers announce a thousand bytes, send three and are killed."""
+    dead = Path(os.environ["OFFTAKE_TEST_DEAD"])
+    pipe.poll(None)
+    if len(os.listdir(dead)) < int(os.environ["OFFTAKE_TEST_DEATHS"]):
+        (dead / str(os.getpid())).touch()
+        os.write(pipe.fileno(), struct.pack("!i", 1000) + b"...")
+        os.kill(os.getpid(), signal.SIGKILL)
+    workers._work(pipe, *given)
+
+
+@pytest.fixture
+def doomed(tmp_path, monkeypatch):
+    """A plan, its units, and workers of which some die."""
+    monkeypatch.setattr(workers, "_work", _dies_in_the_middle_of_its_answer)
+    monkeypatch.setenv("OFFTAKE_TEST_DEAD", str(tmp_path))
+    plan = compile_study(offtake.load("anthropic")).plan
+    return plan, [Unit(0, 300), Unit(300, 200)]
+
+
+def test_a_worker_killed_while_it_answers_is_replaced(doomed, monkeypatch, tmp_path):
+    plan, units = doomed
+    monkeypatch.setenv("OFFTAKE_TEST_DEATHS", "1")
+    choice, executor = DeviceChoice(name="numpy"), ExecutorChoice(workers=2)
+    found = {unit: tally for unit, tally, _ in executors.run_units(plan, units, 0, choice, executor)}
+    assert len(os.listdir(tmp_path)) == 1
+    alone = NumpyDevice(choice)
+    assert {unit: tally.digest() for unit, tally in found.items()} == {
+        unit: alone.run(plan, unit.first_path, unit.paths, 0)[0].digest() for unit in units
+    }
+
+
+def test_a_unit_that_kills_three_workers_fails_the_run(doomed, monkeypatch):
+    plan, units = doomed
+    monkeypatch.setenv("OFFTAKE_TEST_DEATHS", "99")
+    choice, executor = DeviceChoice(name="numpy"), ExecutorChoice(workers=2)
+    with pytest.raises(OfftakeError, match=r"paths .* the worker died 3 times, exit code -9"):
+        list(executors.run_units(plan, units, 0, choice, executor))
+
+
+def test_what_a_worker_raises_is_raised():
+    plan = compile_study(offtake.load("anthropic")).plan
+    choice, executor = DeviceChoice(name="cuda", index=(99,)), ExecutorChoice(workers=2)
+    with pytest.raises(DeviceError, match="cuda") as caught:
+        list(executors.run_units(plan, [Unit(0, 1)], 0, choice, executor))
+    assert "in open_device" in caught.value.__notes__[0]

@@ -25,11 +25,16 @@ def print_bench(found: dict[str, Any], dollars: float | None, console: Console) 
         f"a path: {path['operations']:,} operations, {path['words']:,} random words, "
         f"{path['bytes'] / 1e3:,.1f} kB moved",
     )
-    for kind, devices in _kinds(found).items():
+    for kind, devices in kinds(found).items():
         _line(console, f"{', '.join(devices)}: {kind}")
     console.print(_speed(found), width=_WIDTH)
     console.print(_limits(found, dollars), width=_WIDTH)
-    _line(console, "Limit: what the device does of each kind of work with nothing else to do.")
+    _line(
+        console,
+        "Limit: paths/s by what it does of each kind of work with nothing else to do.",
+    )
+    if _has_energy(found):
+        _line(console, "J/1e6: joules of the GPU for a million paths.")
     for skipped in found["skipped"]:
         _line(console, f"not run, {skipped['backend']}: {skipped['reason']}")
     if found["load_average"] and found["load_average"] > 0.5 * machine["cores"]:
@@ -43,18 +48,28 @@ def print_comparison(
 ) -> None:
     """Rates of two files and their ratio."""
     for name, found in (("A", first), ("B", second)):
-        for kind, devices in _kinds(found).items():
+        for kind, devices in kinds(found).items():
             _line(console, f"{name}: {', '.join(devices)}: {kind}")
     table = _table("A, paths/s", "B, paths/s", "B / A", "least", "most")
     for row in rows:
         ratio = row["ratio"]
-        cells = (f"{row[side]['median']:,.0f}" for side in ("first", "second"))
+        cells = (rate_text(row[side]["median"]) for side in ("first", "second"))
         table.add_row(row["device"], *cells, *(f"{ratio[key]:.2f}" for key in ("median", "least", "most")))
     console.print(table, width=_WIDTH)
 
 
-def _kinds(found: dict[str, Any]) -> dict[str, list[str]]:
-    """Devices by what they are."""
+def rate_text(rate: float) -> str:
+    """A rate as tables hold it: millions from one million on."""
+    return f"{rate:,.0f}" if rate < 1e6 else f"{rate / 1e6:,.1f} M"
+
+
+def duration_text(seconds: float) -> str:
+    """Seconds as tables hold them: hours from one hour on."""
+    return f"{seconds / 3600:,.1f} h" if seconds >= 3600 else f"{seconds:,.0f} s"
+
+
+def kinds(found: dict[str, Any]) -> dict[str, list[str]]:
+    """Backends by the device that they ran on."""
     kinds: dict[str, list[str]] = {}
     for one in found["devices"]:
         device = one["device"]
@@ -73,33 +88,38 @@ def _speed(found: dict[str, Any]) -> Table:
         rate = one["paths_per_second"]
         table.add_row(
             label(one["backend"], one["arithmetic"]),
-            f"{rate['median']:,.0f}",
-            f"{rate['least']:,.0f} – {rate['most']:,.0f}",
+            rate_text(rate["median"]),
+            f"{rate_text(rate['least'])} – {rate_text(rate['most'])}",
             f"{one['deal_quarters_per_second']:.2e}",
             f"{1e9 / rate['median']:,.0f}",
-            f"{rate['median'] / first:,.2f}",
+            f"{ratio:,.2f}" if (ratio := rate["median"] / first) < 1000 else f"{ratio:,.0f}",
         )
     return table
 
 
 def _limits(found: dict[str, Any], dollars: float | None) -> Table:
-    counted = any(one["joules_per_million_paths"] for one in found["devices"])
+    counted = _has_energy(found)
     energy, price = ["J/1e6"] if counted else [], [] if dollars is None else [f"at ${dollars:g}/h"]
-    table = _table("compile", "limit, paths/s", "of limit", *energy, "1e9 paths", *price)
+    table = _table("compile", "limit", "of limit", *energy, "1e9 paths", *price)
     for one in found["devices"]:
-        hours = _BILLION / one["paths_per_second"]["median"] / 3600
+        seconds = _BILLION / one["paths_per_second"]["median"]
         cells = [
             f"{one['compile_seconds']:.1f} s",
-            f"{one['limits']['paths_per_second']:,.0f}",
+            rate_text(one["limits"]["paths_per_second"]),
             f"{one['share_of_limit']:.0%}",
         ]
         if counted:
-            cells.append(f"{one['joules_per_million_paths'] or float('nan'):,.1f}")
-        cells.append(f"{hours:,.1f} h" if hours >= 1 else f"{3600 * hours:,.0f} s")
+            joules = one["joules_per_million_paths"]
+            cells.append(f"{joules:,.1f}" if joules else "")
+        cells.append(duration_text(seconds))
         if dollars is not None:
-            cells.append(f"${hours * dollars:,.2f}")
+            cells.append(f"${seconds / 3600 * dollars:,.2f}")
         table.add_row(label(one["backend"], one["arithmetic"]), *cells)
     return table
+
+
+def _has_energy(found: dict[str, Any]) -> bool:
+    return any(one["joules_per_million_paths"] for one in found["devices"])
 
 
 def _table(*headings: str) -> Table:

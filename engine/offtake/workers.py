@@ -1,0 +1,191 @@
+"""Worker processes: units go to them and tallies come back, each worker by a pipe of its own.
+
+A worker that dies is known by the end of its pipe, also in the middle of a tally that it was sending. The
+unit it held goes to a new worker; one that kills three fails the run, naming itself.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from offtake.blocks import Unit
+from offtake.errors import OfftakeError
+from offtake.hal import backend_class, open_device
+from offtake.hal.device import Device
+from offtake.study import DeviceChoice
+from offtake_kernels.kept import Kept
+from offtake_kernels.layout import Plan
+from offtake_kernels.tally import Tally
+
+Finished = tuple[Unit, Tally, Kept | None]
+
+_ATTEMPTS = 3
+
+
+def run_unit(device: Device, plan: Plan, unit: Unit, keep_paths: int) -> Finished:
+    keep = max(0, min(keep_paths - unit.first_path, unit.paths))
+    tally, kept = device.run(plan, unit.first_path, unit.paths, keep)
+    return unit, tally, kept
+
+
+class Workers:
+    """Workers of one plan and device, each with a thread that hands it units; on leaving, all are killed."""
+
+    def __init__(self, plan: Plan, device: DeviceChoice, keep_paths: int) -> None:
+        self._shared = TemporaryDirectory(prefix="offtake-", ignore_cleanup_errors=True)
+        self._given = plan, device, keep_paths, self._shared.name
+        self._running: set[_Worker] = set()
+        self._changing = threading.Lock()
+        self._stopped = False
+        self._compiling = threading.Lock()
+        self._compiled = False
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changing:
+            self._stopped = True
+            for worker in self._running:
+                worker.kill()
+            for worker in self._running:
+                worker.wait()
+        self._shared.cleanup()
+
+    def run(self, units: list[Unit], workers: int) -> Iterator[Finished]:
+        """Each unit's tally as it is finished.
+
+        Raises what a worker raised, OfftakeError for a unit whose workers die.
+        """
+        waiting, results = deque(units), SimpleQueue[Finished | Exception]()
+        for _ in range(workers):
+            threading.Thread(target=self._serve, args=(waiting, results), daemon=True).start()
+        for _ in units:
+            finished = results.get()
+            if isinstance(finished, Exception):
+                raise finished
+            yield finished
+
+    def _serve(self, waiting: deque[Unit], results: SimpleQueue[Finished | Exception]) -> None:
+        """Keeps one worker at work until nothing is waiting."""
+        # Processes started from here inherit it: Ctrl-C is the parent's to handle.
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        worker = None
+        try:
+            for unit in _taken(waiting):
+                for attempt in range(1, _ATTEMPTS + 1):
+                    try:
+                        worker = worker or self._start()
+                        results.put(worker.ask(unit))
+                        break
+                    except _DiedError as death:
+                        worker = None
+                        if attempt == _ATTEMPTS:
+                            paths = f"paths {unit.first_path} to {unit.first_path + unit.paths - 1}"
+                            message = f"{paths}: the worker died {_ATTEMPTS} times, {death}"
+                            raise OfftakeError(message) from None
+        except _StoppedError:
+            pass
+        except Exception as error:
+            results.put(error)
+
+    def _start(self) -> _Worker:
+        """A worker that has compiled. The first one does so on cores that are idle yet; the others read its
+        code.
+        """
+        with self._changing:
+            if self._stopped:
+                raise _StoppedError
+            worker = _Worker(*self._given)
+            self._running.add(worker)
+        with self._compiling:
+            if not self._compiled:
+                worker.ask(None)
+                self._compiled = True
+        return worker
+
+
+def _taken(waiting: deque[Unit]) -> Iterator[Unit]:
+    """Units as long as there are any; other threads take from them too."""
+    with suppress(IndexError):
+        while True:
+            yield waiting.popleft()
+
+
+class _DiedError(Exception):
+    """A worker ended before it answered."""
+
+
+class _StoppedError(Exception):
+    """No workers are wanted any more."""
+
+
+class _Worker:
+    """A process and the pipe to it."""
+
+    def __init__(self, plan: Plan, device: DeviceChoice, keep_paths: int, shared: str) -> None:
+        # Spawned workers share nothing with a threaded or GPU-holding parent.
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        given = theirs, plan, device, keep_paths, shared
+        self._process = context.Process(target=_work, args=given, daemon=True)
+        self._process.start()
+        # The pipe ends with the worker once nobody else holds that end.
+        theirs.close()
+
+    def ask(self, unit: Unit | None) -> Any:
+        """A unit's tally; None is for compiling, without running anything."""
+        try:
+            self._pipe.send(unit)
+            answer = self._pipe.recv()
+        except (EOFError, OSError):
+            raise _DiedError(f"exit code {self.wait()}") from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def wait(self) -> int | None:
+        """Its exit code, once it has ended."""
+        self._process.join()
+        return self._process.exitcode
+
+
+def _work(pipe: Connection, plan: Plan, device: DeviceChoice, keep_paths: int, shared: str) -> None:
+    """A worker's life: opens its device and answers until its parent ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    for name, value in backend_class(device.name).worker_environment(shared).items():
+        os.environ.setdefault(name, value)
+    opened: Device | None = None
+    with suppress(EOFError, OSError):
+        while True:
+            unit = pipe.recv()
+            try:
+                opened = opened or open_device(device)
+                answer = opened.prepare(plan) if unit is None else run_unit(opened, plan, unit, keep_paths)
+            except Exception as error:
+                error.add_note(traceback.format_exc())
+                answer = error
+            pipe.send(answer)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
