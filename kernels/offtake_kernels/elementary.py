@@ -29,6 +29,8 @@ _LOG2 = (
 _NORMAL_P = (1.73746046, 2.20042472, 0.76087411, 0.06910728)
 _NORMAL_Q = (1.0, 1.45959057, 0.5896336, 0.05865842)
 _SQRT_HALF_PATTERN = 0x3F3504F3
+# Added to a number below 2^22, it leaves a sum that is whole, and the number, rounded, in its lowest bits.
+_NO_FRACTION = 1.5 * 2.0**23
 LARGEST_NORMAL = 6.34
 _LN2 = 0.6931471805599453
 
@@ -53,18 +55,16 @@ def exp2(ops, x):
 
 def _exp2(ops, x):
     x = ops.minimum(ops.maximum(x, -126.0), 127.0)
-    whole = ops.floor(x + 0.5)
-    fraction = x - whole
+    shifted = x + _NO_FRACTION
+    fraction = x - (shifted - _NO_FRACTION)
     # 2**fraction is >= 1 at whole = -126 and <= 1 at 127: added to its exponent, whole keeps it normal.
-    return ops.from_bits(ops.bits(fraction * _horner(_EXP2, fraction) + 1.0) + (ops.to_int(whole) << 23))
+    return ops.from_bits(ops.bits(fraction * _horner(_EXP2, fraction) + 1.0) + (ops.bits(shifted) << 23))
 
 
-def _log2_parts(ops, x):
-    """log2 of a positive normal x as (whole part, part in [-1/2, 1/2])."""
-    patterns = ops.bits(x)
-    whole = (patterns - _SQRT_HALF_PATTERN) >> 23
-    fraction = ops.from_bits(patterns - (whole << 23)) - 1.0
-    return ops.to_float(whole), fraction * _horner(_LOG2, fraction)
+def _log2_part(ops, pattern):
+    """log2, in [-1/2, 1/2], of a number around 1 given by its bits."""
+    fraction = ops.from_bits(pattern) - 1.0
+    return fraction * _horner(_LOG2, fraction)
 
 
 def log2(ops, x):
@@ -73,8 +73,9 @@ def log2(ops, x):
 
 
 def _log2(ops, x):
-    whole, part = _log2_parts(ops, x)
-    return whole + part
+    patterns = ops.bits(x)
+    whole = (patterns - _SQRT_HALF_PATTERN) >> 23
+    return ops.to_float(whole) + _log2_part(ops, patterns - (whole << 23))
 
 
 def bits_of_tail(ops, x):
@@ -83,8 +84,10 @@ def bits_of_tail(ops, x):
 
 
 def _bits_of_tail(ops, x):
-    whole, part = _log2_parts(ops, x)
-    return (32.0 - whole) - part
+    patterns = ops.bits(x)
+    # 32 less the whole part of log2.
+    whole = (_SQRT_HALF_PATTERN + (33 << 23) - 1 - patterns) >> 23
+    return ops.to_float(whole) - _log2_part(ops, patterns + (whole << 23) - (32 << 23))
 
 
 def normal(ops, word):

@@ -63,6 +63,10 @@ _CALLS = {
 }
 
 
+# How a maximum with 0 begins.
+_NOT_NEGATIVE = f"{_CALLS['maximum']}(0.0f, "
+
+
 class Numbers:
     """The constants of a kernel, laid end to end by kind; equal arrays share their place.
 
@@ -432,6 +436,8 @@ class Statements:
             return f"{{{', '.join(texts)}}}"
         if op == "take":
             return self._numbers.table(value.args[0], texts[0])
+        if op == "minimum" and _clamps_to_share(value) and texts[1].startswith(_NOT_NEGATIVE):
+            return f"share({texts[1].removeprefix(_NOT_NEGATIVE)}"
         if op.startswith("call "):
             _, name, *part = op.split()
             called = f"{name}_of({', '.join(texts)})"
@@ -558,6 +564,16 @@ def _crossed(stores: Sequence[Store]) -> bool:
 def _is_computed(value: Value) -> bool:
     single = value.op == "stack" and len(value.args) == 1
     return value.constant is None and value.op not in ("input", "row") and not single
+
+
+def _clamps_to_share(value: Value) -> bool:
+    """Whether a minimum is min(1, max(0, x))."""
+    one, other = value.args
+    return _is_number(one, 1.0) and other.op == "maximum" and _is_number(other.args[0], 0.0)
+
+
+def _is_number(value: Value, number: float) -> bool:
+    return value.constant is not None and value.constant.shape == () and value.constant == number
 
 
 def _read(value: Value) -> list[Value]:

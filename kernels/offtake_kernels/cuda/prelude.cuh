@@ -26,6 +26,16 @@ __device__ __forceinline__ float most(float a, float b) {
 #endif
 }
 
+// A number held between 0 and 1, which the GPU does with the operation before, for nothing. It makes a NaN 0: what
+// is held so is a share of a quarter, and the start it comes from goes, a NaN still, into the deal's position.
+__device__ __forceinline__ float share(float a) {
+#ifdef __CUDA_ARCH__
+  return __saturatef(a);
+#else
+  return least(1.0f, most(0.0f, a));
+#endif
+}
+
 // A word's low 31 bits, and a sign from its top bit: what a normal score is made of.
 __device__ __forceinline__ int low_bits(unsigned word) { return (int)(word & 0x7fffffffu); }
 __device__ __forceinline__ int top_bit_clear(unsigned word) { return (int)(~word & 0x80000000u); }
