@@ -6,8 +6,10 @@ import random
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from offtake.correlation import correlation_matrix
 from offtake.distributions import Sampled
 from offtake.errors import InputError, Mistake
 from offtake.portfolio import load
@@ -686,7 +688,12 @@ def test_correlation_pairs(pairs, expected):
 
 
 def test_the_same_pair_twice_with_one_value_is_fine():
-    load(with_correlation(demand={"revenue": 0.5}, revenue={"demand": 0.5}))
+    twice = load(with_correlation(demand={"revenue": 0.5}, revenue={"demand": 0.5}))
+    once = load(with_correlation(demand={"revenue": 0.5}))
+    (names, matrix), (others, expected) = (correlation_matrix(study.world) for study in (twice, once))
+    assert names == others
+    np.testing.assert_array_equal(matrix, expected)
+    assert matrix[names.index("demand"), names.index("revenue")] == 0.5
 
 
 def test_contradicting_correlations_name_the_eigenvalue_and_the_pairs():

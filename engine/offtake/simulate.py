@@ -25,6 +25,7 @@ from offtake.compile import Compiled, compile_study
 from offtake.errors import InputError, Mistake, NumericalError, StoppedError
 from offtake.executors import Finished, run_units
 from offtake.hal import backend_class, open_device, settle
+from offtake.hal.host import release_memory
 from offtake.previous import finished_before
 from offtake.progress import Progress, tracking
 from offtake.results import Result
@@ -116,6 +117,9 @@ def _run(
             for finished in _finish(study, compiled, units, store):
                 collected.add(*finished)
                 progress.advance(finished[0].paths)
+                # Not held on to while the next one is simulated.
+                del finished
+            release_memory()
             summary = collected.summary()
             if _precise_enough(study, summary):
                 break
@@ -192,6 +196,7 @@ def _finish(
         if store is not None:
             store.save(unit.first_path, unit.paths, tally, kept)
         yield unit, tally, kept
+        del tally, kept
 
 
 def targets(study: Study) -> Iterator[int]:

@@ -34,8 +34,10 @@ MOST_VALUES_A_BIN = 1 << 33  # low2 < 2^30 n, so int64 holds every sum up to her
 
 INFINITY_BITS = 0x7F80_0000
 _NEGATIVE_INFINITY_BITS = INFINITY_BITS - (1 << 31)
-# Pieces of a row before they are merged: a launch of few paths leaves many small ones.
+# Pieces of a row before they are merged: a launch of few paths leaves many small ones; large ones may have no
+# more than so many times the bins of the first, into which those before them are merged.
 _MOST_PIECES = 16
+_MOST_TIMES, _FEW_BINS = 4, 1024
 
 Sums = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 Bins = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
@@ -227,9 +229,10 @@ class TallyBuilder:
         if tally.rows != self.rows or tally.threshold_hits.size != self._threshold_hits.size:
             raise ValueError("tallies of different studies cannot be merged: their rows or thresholds differ")
         key, *sums = _ascending(tally.key, tally.n, tally.low, tally.low2)
-        rows = np.unique(key >> BIN_BITS)
-        cuts = [*np.searchsorted(key, rows << BIN_BITS).tolist(), key.size]
-        for row, (begin, end) in zip(rows.tolist(), pairwise(cuts), strict=True):
+        cuts = np.searchsorted(key, np.arange(self.rows + 1) << BIN_BITS).tolist()
+        for row, (begin, end) in enumerate(pairwise(cuts)):
+            if begin == end:
+                continue
             n, low, low2 = (column[begin:end].copy() for column in sums)
             piece = key[begin:end] & BIN_MASK, n, low, low2
             known = self._pieces.get(row, [])
@@ -255,8 +258,11 @@ class TallyBuilder:
         end = 0
         for row, size in zip(rows, sizes, strict=True):
             begin, end = end, end + size
-            for column, values in zip(columns, self._pieces[row][0], strict=True):
+            bins = self._pieces[row][0]
+            for column, values in zip(columns, bins, strict=True):
                 column[begin:end] = values
+            # The builder goes on with the tally's own sums: nothing is held twice.
+            self._pieces[row] = [(bins[0], *(column[begin:end] for column in columns[1:]))]
             columns[0][begin:end] += row << BIN_BITS
         key, n, low, low2 = columns
         found = np.array([(r, c) for r, c, _ in self._nonfinite], np.int64).reshape(-1, 2)
@@ -350,7 +356,8 @@ class TallyBuilder:
         for row in rows:
             pieces = self._pieces.setdefault(row, [])
             pieces.append(piece)
-            if len(pieces) > _MOST_PIECES:
+            kept = sum(bins[0].size for bins in pieces)
+            if len(pieces) > _MOST_PIECES or kept > _MOST_TIMES * max(_FEW_BINS, pieces[0][0].size):
                 pieces[:] = [_compact(pieces, row)]
 
 
