@@ -25,7 +25,8 @@ from offtake_kernels.kernel import Kernel, print_kernel
 from offtake_kernels.layout import Plan
 from offtake_kernels.model import pay
 from offtake_kernels.ops_graph import CallOps, Functions, GraphOps
-from offtake_kernels.source import C_TYPES, Cell, Numbers, Statements, Store, print_function
+from offtake_kernels.places import Cell, Numbers, Store
+from offtake_kernels.source import C_TYPES, Statements, print_function
 
 EXAMPLE = Path(__file__).parent / "data" / "example.yaml"
 FIRST_PATH, PATHS = 2**32 - 100, 200

@@ -21,7 +21,9 @@ from . import philox, trace
 from .graph import Graph, Value, reachable
 from .layout import Plan
 from .ops_graph import CallOps, Functions
-from .source import Cell, Numbers, Statements, Store, print_function, rows_of
+from .places import Cell, Numbers, Store
+from .schedule import rows_of
+from .source import Statements, print_function
 from .trees import named_leaves, transform
 
 _WIDTH = 110

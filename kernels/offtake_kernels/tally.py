@@ -254,17 +254,16 @@ class TallyBuilder:
             if len(self._pieces[row]) > 1:
                 self._pieces[row] = [_compact(self._pieces[row], row)]
         sizes = [self._pieces[row][0][0].size for row in rows]
-        columns = tuple(np.empty(sum(sizes), np.int64) for _ in range(4))
+        key, n, low, low2 = (np.empty(sum(sizes), np.int64) for _ in range(4))
         end = 0
         for row, size in zip(rows, sizes, strict=True):
             begin, end = end, end + size
             bins = self._pieces[row][0]
-            for column, values in zip(columns, bins, strict=True):
+            for column, values in zip((key, n, low, low2), bins, strict=True):
                 column[begin:end] = values
             # The builder goes on with the tally's own sums: nothing is held twice.
-            self._pieces[row] = [(bins[0], *(column[begin:end] for column in columns[1:]))]
-            columns[0][begin:end] += row << BIN_BITS
-        key, n, low, low2 = columns
+            self._pieces[row] = [(bins[0], n[begin:end], low[begin:end], low2[begin:end])]
+            key[begin:end] += row << BIN_BITS
         found = np.array([(r, c) for r, c, _ in self._nonfinite], np.int64).reshape(-1, 2)
         first_path = np.array([p for _, _, p in self._nonfinite], np.uint64)
         nonfinite = _merge_nonfinite(found[:, 0], found[:, 1], first_path)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .source import Cell, Numbers, Statements, Store
+from .places import Cell, Numbers, Store
+from .source import Statements
 from .yardstick import Yardstick
 
 THREADS = 256
