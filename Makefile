@@ -22,7 +22,8 @@ fast: $(VENV)/.dev
 
 # JAX on every study that it is held to numpy on: a quarter of an hour on two cores.
 parity: $(VENV)/.dev
-	OFFTAKE_PARITY_STUDIES=$(STUDIES) $(BIN)/python -m pytest -n $(WORKERS) -m "" tests/test_parity.py
+	OFFTAKE_PARITY_STUDIES=$(STUDIES) $(BIN)/python -m pytest -n $(WORKERS) -m "" \
+	  tests/test_parity.py tests/test_fast.py tests/test_tally_jax.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check engine kernels tests bench

@@ -22,7 +22,7 @@ pytestmark = [
 
 
 @pytest.mark.parametrize(
-    "name", ["openai", str(ROOT / "tests" / "data" / "example.yaml")], ids=["openai", "example"]
+    "name", [pytest.param("openai", marks=pytest.mark.parity), EXAMPLE], ids=["openai", "example"]
 )
 def test_fast_strays_far_less_than_the_answer_is_known(name: str):
     from fast_drift import drift

@@ -128,7 +128,9 @@ def test_a_study_with_thresholds_and_kept_paths(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["openai", str(EXAMPLE)], ids=lambda name: Path(name).stem)
+@pytest.mark.parametrize(
+    "name", [pytest.param("openai", marks=pytest.mark.parity), str(EXAMPLE)], ids=["openai", "example"]
+)
 def test_shipped_studies(monkeypatch, name: str):
     numpys, ours = _digests(monkeypatch, compile_study(load(name)).plan, 3000, 0)
     assert ours[0] == numpys[0]
