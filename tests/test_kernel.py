@@ -118,6 +118,19 @@ def test_portfolios_of_one_shape_have_one_source():
     assert one.arrays["c"].tobytes() != other.arrays["c"].tobytes()
 
 
+def test_a_share_of_a_quarter_is_one_call():
+    """min(1, max(0, x)), which a GPU saturates; a maximum that others read too stays one."""
+    graph = Graph()
+    x = graph.input("float", (LANES,))
+    held = GraphOps(graph).minimum(GraphOps(graph).maximum(x, 0.0), 1.0)
+    numbers, inputs = Numbers(), {x.number: Cell("x")}
+    lines = Statements(numbers, inputs, [Store(held, Cell("out"))]).lines()
+    assert f"const float v{held.number} = share(x);" in lines
+    most = next(value for value in held.args if value.op == "maximum")
+    both = [Store(held, Cell("out")), Store(most, Cell("other"))]
+    assert "share" not in "".join(Statements(numbers, inputs, both).lines())
+
+
 def test_what_a_portfolio_lacks_is_not_printed():
     assert "CANCEL" not in print_kernel(_plan()).source
     cancel = {"hazard": 0.1, "notice": 1, "fee": 0.2}

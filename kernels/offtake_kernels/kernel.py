@@ -178,6 +178,7 @@ class _Printer:
         yield from _block("", text["begin"])
         past = ["const int quarter = since - HISTORY;", *_TIME, *text["history"]]
         if self._plan.history:
+            yield "#pragma unroll 1"
             yield from _block("for (int since = 0; since < HISTORY; ++since)", past)
         words = [f"const unsigned block = quarter / {philox.WORDS};", *text["words"]]
         quarter = [

@@ -58,10 +58,6 @@ _CALLS = {
 }
 
 
-# How a maximum with 0 begins.
-_NOT_NEGATIVE = f"{_CALLS['maximum']}(0.0f, "
-
-
 class _Block:
     """A chunk as text: what it reads from memory, the statements that follow, the cells that they write.
 
@@ -217,8 +213,8 @@ class Statements:
             return f"{{{', '.join(texts)}}}"
         if op == "take":
             return self._numbers.table(value.args[0], texts[0])
-        if op == "minimum" and _clamps_to_share(value) and texts[1].startswith(_NOT_NEGATIVE):
-            return f"share({texts[1].removeprefix(_NOT_NEGATIVE)}"
+        if op == "minimum" and (held := _held_below(value, texts)):
+            return f"share({held})"
         if op.startswith("call "):
             _, name, *part = op.split()
             called = f"{name}_of({', '.join(texts)})"
@@ -327,10 +323,16 @@ def _may_store(store: Store, chunk: Chunk) -> bool:
     return store.replaces is None or (chunk.rows == 1 and rows_of(store.replaces) == 1)
 
 
-def _clamps_to_share(value: Value) -> bool:
-    """Whether a minimum is min(1, max(0, x))."""
-    one, other = value.args
-    return _is_number(one, 1.0) and other.op == "maximum" and _is_number(other.args[0], 0.0)
+def _held_below(value: Value, texts: Sequence[str]) -> str:
+    """The text of x where a minimum is min(1, max(0, x)), and the maximum is written inside it; else ""."""
+    for one, most, text in zip(value.args, value.args[::-1], texts[::-1], strict=True):
+        if _is_number(one, 1.0) and most.op == "maximum" and text.startswith(f"{_CALLS['maximum']}("):
+            inside = text.removeprefix(f"{_CALLS['maximum']}(").removesuffix(")")
+            if _is_number(most.args[0], 0.0):
+                return inside.removeprefix("0.0f, ")
+            if _is_number(most.args[1], 0.0):
+                return inside.removesuffix(", 0.0f")
+    return ""
 
 
 def _is_number(value: Value, number: float) -> bool:

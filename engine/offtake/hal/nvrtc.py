@@ -61,7 +61,8 @@ def options(architecture: int, *, strict: bool, threads: int) -> tuple[str, ...]
     """NVRTC's options for a compute capability (90 for 9.0) and blocks of so many threads."""
     block = (f"-DOFFTAKE_THREADS={threads}", f"-DOFFTAKE_SHARED={shared_bytes(architecture)}")
     chosen = (*(_EXACT if strict else _FAST), *block)
-    return ("--std=c++17", f"-arch=sm_{architecture}", *chosen, "-Xptxas", "-v")
+    # Since C++20 a shift may push bits out of a signed number.
+    return ("--std=c++20", f"-arch=sm_{architecture}", *chosen, "-Xptxas", "-v")
 
 
 def compile_source(nvrtc: Any, source: str, given: tuple[str, ...]) -> Compiled:
