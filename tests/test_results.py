@@ -1,11 +1,13 @@
 """A result's tables, questions and folder, read back by the tools that analysts use."""
 
 import copy
+import dataclasses
 import datetime
 import io
 import json
 import math
 import pickle
+import re
 
 import duckdb
 import numpy as np
@@ -15,8 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import xarray as xr
+from rich.console import Console
 
+import offtake
+from offtake import terminal
 from offtake.errors import InputError, OfftakeError
+from offtake.portfolio import load
 from offtake.results import COLUMNS, TABLES, Result, open_result, period, quarter_number
 from offtake.summary import Row, Summary, ThresholdRow
 from offtake_kernels.kept import Kept
@@ -290,3 +296,17 @@ def test_the_tally_is_stored_without_pickle(tmp_path):
     with np.load(io.BytesIO((tmp_path / "summary.npz").read_bytes()), allow_pickle=False) as file:
         assert "key" in file.files
         assert all(file[name].dtype != object for name in file.files)
+
+
+def test_a_summary_of_very_many_paths_keeps_its_last_digits(monkeypatch, capsys):
+    """Errors below the last digit are the widest: "3.26 ±<0.01"."""
+    study = load("openai", ["study.paths=200", "study.keep_paths=0"])
+    found = offtake.run(study, device="numpy")
+    show = terminal.show
+    monkeypatch.setattr(terminal, "show", lambda number: show(dataclasses.replace(number, se=1e-9)))
+    terminal.print_summary(found, study, Console(width=80))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    errors = re.findall(r"±<\S*", "\n".join(lines))
+    assert len(errors) > 90
+    assert {error.rstrip(",.)") for error in errors} == {"±<0.01", "±<0.1", "±<1"}

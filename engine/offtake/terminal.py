@@ -111,7 +111,7 @@ def _chances(console: Console, headline: Headline) -> None:
 
 
 def _risks(headline: Headline) -> Table:
-    table = _table("deal", "planned GW", "delivered", "quarters late", "ends early", "spend")
+    table = _table("deal", "GW", "delivered", "quarters late", "ends early", "spend")
     for row in headline.deals()[:_MOST_DEALS]:
         table.add_row(
             row["deal"][:20],
