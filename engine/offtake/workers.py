@@ -34,6 +34,7 @@ _ATTEMPTS = 3
 
 
 def run_unit(device: Device, plan: Plan, unit: Unit, keep_paths: int) -> Finished:
+    """The unit's tally, and whole those of its paths that are among the study's first `keep_paths`."""
     keep = max(0, min(keep_paths - unit.first_path, unit.paths))
     tally, kept = device.run(plan, unit.first_path, unit.paths, keep)
     return unit, tally, kept
