@@ -6,8 +6,11 @@ import math
 import os
 import signal
 import struct
+import time
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
@@ -119,15 +122,25 @@ def test_nothing_to_do_needs_no_workers():
     assert list(executors.run_units(plan, [], 0, choice, executor)) == []
 
 
+class _Dying:
+    """A worker's pipe: some workers announce a thousand bytes of their tally, send three and are killed."""
+
+    def __init__(self, pipe):
+        self._pipe, self._dead = pipe, Path(os.environ["OFFTAKE_TEST_DEAD"])
+        self.recv = pipe.recv
+
+    def send(self, answer):
+        for death in range(int(os.environ["OFFTAKE_TEST_DEATHS"]) if answer is not None else 0):
+            with suppress(FileExistsError):
+                (self._dead / str(death)).touch(exist_ok=False)
+                os.write(self._pipe.fileno(), struct.pack("!i", 1000) + b"...")
+                os.kill(os.getpid(), signal.SIGKILL)
+        self._pipe.send(answer)
+
+
 def _dies_in_the_middle_of_its_answer(pipe, *given):
-    """Some workers announce a thousand bytes, send three and are killed."""
-    dead = Path(os.environ["OFFTAKE_TEST_DEAD"])
-    pipe.poll(None)
-    if len(os.listdir(dead)) < int(os.environ["OFFTAKE_TEST_DEATHS"]):
-        (dead / str(os.getpid())).touch()
-        os.write(pipe.fileno(), struct.pack("!i", 1000) + b"...")
-        os.kill(os.getpid(), signal.SIGKILL)
-    workers._work(pipe, *given)
+    dying: Any = _Dying(pipe)
+    workers._work(dying, *given)
 
 
 @pytest.fixture
@@ -141,10 +154,11 @@ def doomed(tmp_path, monkeypatch):
 
 def test_a_worker_killed_while_it_answers_is_replaced(doomed, monkeypatch, tmp_path):
     plan, units = doomed
-    monkeypatch.setenv("OFFTAKE_TEST_DEATHS", "1")
+    deaths = workers._WAITING
+    monkeypatch.setenv("OFFTAKE_TEST_DEATHS", str(deaths))
     choice, executor = DeviceChoice(name="numpy"), ExecutorChoice(workers=2)
     found = {unit: tally for unit, tally, _ in executors.run_units(plan, units, 0, choice, executor)}
-    assert len(os.listdir(tmp_path)) == 1
+    assert len(os.listdir(tmp_path)) == deaths
     alone = NumpyDevice(choice)
     assert {unit: tally.digest() for unit, tally in found.items()} == {
         unit: alone.run(plan, unit.first_path, unit.paths, 0)[0].digest() for unit in units
@@ -165,3 +179,22 @@ def test_what_a_worker_raises_is_raised():
     with pytest.raises(DeviceError, match="cuda") as caught:
         list(executors.run_units(plan, [Unit(0, 1)], 0, choice, executor))
     assert "in open_device" in caught.value.__notes__[0]
+
+
+def test_tallies_that_nobody_takes_yet_stay_with_their_workers(monkeypatch):
+    received, receive = [], workers._Worker.receive
+
+    def counted(worker):
+        answer = receive(worker)
+        received.append(answer)
+        return answer
+
+    monkeypatch.setattr(workers._Worker, "receive", counted)
+    plan = compile_study(offtake.load("anthropic")).plan
+    units = [Unit(10 * number, 10) for number in range(8)]
+    choice, executor = DeviceChoice(name="numpy"), ExecutorChoice(workers=2)
+    found = executors.run_units(plan, units, 0, choice, executor)
+    first = next(found)
+    time.sleep(2.0)
+    assert 1 <= sum(answer is not None for answer in received) <= 1 + workers._WAITING
+    assert {first[0], *(unit for unit, _, _ in found)} == set(units)

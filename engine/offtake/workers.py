@@ -13,7 +13,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from tempfile import TemporaryDirectory
@@ -31,6 +31,8 @@ from offtake_kernels.tally import Tally
 Finished = tuple[Unit, Tally, Kept | None]
 
 _ATTEMPTS = 3
+# Tallies that may wait to be merged; further ones stay with the workers that made them.
+_WAITING = 2
 
 
 def run_unit(device: Device, plan: Plan, unit: Unit, keep_paths: int) -> Finished:
@@ -51,6 +53,7 @@ class Workers:
         self._stopped = False
         self._compiling = threading.Lock()
         self._compiled = False
+        self._room = threading.Semaphore(_WAITING)
 
     def __enter__(self) -> Workers:
         return self
@@ -62,6 +65,7 @@ class Workers:
                 worker.kill()
             for worker in self._running:
                 worker.wait()
+            self._room.release(len(self._running) + 1)
         self._shared.cleanup()
 
     def run(self, units: list[Unit], workers: int) -> Iterator[Finished]:
@@ -77,6 +81,8 @@ class Workers:
             if isinstance(finished, Exception):
                 raise finished
             yield finished
+            del finished
+            self._room.release()
 
     def _serve(self, waiting: deque[Unit], results: SimpleQueue[Finished | Exception]) -> None:
         """Keeps one worker at work until nothing is waiting."""
@@ -89,7 +95,8 @@ class Workers:
                 for attempt in range(1, _ATTEMPTS + 1):
                     try:
                         worker = worker or self._start()
-                        results.put(worker.ask(unit))
+                        worker.send(unit)
+                        results.put(self._received(worker))
                         break
                     except _DiedError as death:
                         worker = None
@@ -102,6 +109,16 @@ class Workers:
         except Exception as error:
             results.put(error)
 
+    def _received(self, worker: _Worker) -> Finished:
+        """A worker's tally, once there is room for it."""
+        worker.wait_for_answer()
+        self._room.acquire()
+        try:
+            return worker.receive()
+        except Exception:
+            self._room.release()
+            raise
+
     def _start(self) -> _Worker:
         """A worker that has compiled. The first one does so on cores that are idle yet; the others read its
         code.
@@ -113,7 +130,8 @@ class Workers:
             self._running.add(worker)
         with self._compiling:
             if not self._compiled:
-                worker.ask(None)
+                worker.send(None)
+                worker.receive()
                 self._compiled = True
         return worker
 
@@ -146,16 +164,31 @@ class _Worker:
         # The pipe ends with the worker once nobody else holds that end.
         theirs.close()
 
-    def ask(self, unit: Unit | None) -> Any:
-        """A unit's tally; None is for compiling, without running anything."""
-        try:
+    def send(self, unit: Unit | None) -> None:
+        """Asks for a unit's tally; None is for compiling, without running anything."""
+        with self._alive():
             self._pipe.send(unit)
+
+    def wait_for_answer(self) -> None:
+        """Until it begins to answer, or has ended."""
+        with self._alive():
+            self._pipe.poll(None)
+
+    def receive(self) -> Any:
+        """Its answer. Raises what it raised."""
+        with self._alive():
             answer = self._pipe.recv()
-        except (EOFError, OSError):
-            raise _DiedError(f"exit code {self.wait()}") from None
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    @contextmanager
+    def _alive(self) -> Iterator[None]:
+        """Raises _DiedError where the pipe has ended."""
+        try:
+            yield
+        except (EOFError, OSError):
+            raise _DiedError(f"exit code {self.wait()}") from None
 
     def kill(self) -> None:
         self._process.kill()
