@@ -247,17 +247,7 @@ def simulate_buyer(
     owed = (take * rate * deals["remaining"] + np.where(deals["unpaid"], prepay * total, 0.0)).sum(axis=2)
     spent = spend.sum(axis=2)
 
-    cash, funding = np.empty((paths, quarters)), np.empty((paths, quarters))
-    held, debt = np.full(paths, buyer["cash"]), np.zeros(paths)
-    for t in range(quarters):
-        held = held * (1.0 + buyer["cash_yield"] * QUARTER) + revenue[:, t] * buyer["margin"]
-        held = held - buyer["fixed_cost"] * QUARTER - spent[:, t] - spot_cost[:, t]
-        held = held - debt * buyer["interest_rate"] * QUARTER
-        debt = debt + np.maximum(buyer["floor"] - held, 0.0)
-        held = np.maximum(held, buyer["floor"])
-        repaid = np.minimum(debt, np.maximum(held - buyer["target"], 0.0))
-        held, debt = held - repaid, debt - repaid
-        cash[:, t], funding[:, t] = held, debt
+    cash, funding = _settle(buyer, revenue, spent, spot_cost)
 
     capacity_gw = capacity.sum(axis=2)
     suppliers = sorted({deal["supplier"] for deal in terms})
@@ -303,6 +293,23 @@ def simulate_buyer(
     }
     found.update(_per_path(study, found, deals))
     return found
+
+
+def _settle(buyer: dict[str, Any], revenue: Array, spent: Array, spot_cost: Array) -> tuple[Array, Array]:
+    """Cash and funding at the end of every quarter [paths, quarters]."""
+    paths, quarters = revenue.shape
+    cash, funding = np.empty((paths, quarters)), np.empty((paths, quarters))
+    held, debt = np.full(paths, buyer["cash"]), np.zeros(paths)
+    for t in range(quarters):
+        held = held * (1.0 + buyer["cash_yield"] * QUARTER) + revenue[:, t] * buyer["margin"]
+        held = held - buyer["fixed_cost"] * QUARTER - spent[:, t] - spot_cost[:, t]
+        held = held - debt * buyer["interest_rate"] * QUARTER
+        debt = debt + np.maximum(buyer["floor"] - held, 0.0)
+        held = np.maximum(held, buyer["floor"])
+        repaid = np.minimum(debt, np.maximum(held - buyer["target"], 0.0))
+        held, debt = held - repaid, debt - repaid
+        cash[:, t], funding[:, t] = held, debt
+    return cash, funding
 
 
 def _per_path(study: dict[str, Any], found: dict[Key, Array], deals: dict[str, Any]) -> dict[Key, Array]:

@@ -10,7 +10,7 @@ from offtake.compile import compile_study, stream_of
 from offtake_kernels import layout
 
 
-def _documented(group: layout.Group) -> None:
+def assert_documented(group: layout.Group) -> None:
     assert set(group.parameters) <= set(layout.DEAL_PARAMETERS)
     for segment in group.segments:
         assert set(segment) <= set(layout.SEGMENT_PARAMETERS)
@@ -25,7 +25,7 @@ def _documented(group: layout.Group) -> None:
 def test_every_parameter_is_in_the_table_and_float32(seed):
     plan = compile_study(offtake.load(random_study(seed))).plan
     for group in plan.groups:
-        _documented(group)
+        assert_documented(group)
         for name, column in group.parameters.items():
             assert column.dtype == np.float32, name
             assert column.shape == (len(group.deals), 1), name
@@ -35,8 +35,10 @@ def test_every_parameter_is_in_the_table_and_float32(seed):
 
 
 def test_the_shipped_portfolio_too():
-    for group in compile_study(offtake.load("openai")).plan.groups:
-        _documented(group)
+    plan = compile_study(offtake.load("openai")).plan
+    assert sum(len(group.deals) for group in plan.groups) == len(plan.deal_names)
+    for group in plan.groups:
+        assert_documented(group)
 
 
 def test_deals_of_one_shape_share_a_group_and_others_do_not():

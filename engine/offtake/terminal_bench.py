@@ -29,10 +29,7 @@ def print_bench(found: dict[str, Any], dollars: float | None, console: Console) 
         _line(console, f"{', '.join(devices)}: {kind}")
     console.print(_speed(found), width=_WIDTH)
     console.print(_limits(found, dollars), width=_WIDTH)
-    _line(
-        console,
-        "Limit: paths/s by what it does of each kind of work with nothing else to do.",
-    )
+    _line(console, "Limit: paths/s by what it does of each kind of work with nothing else to do.")
     if _has_energy(found):
         _line(console, "J/1e6: joules of the GPU for a million paths.")
     for skipped in found["skipped"]:
@@ -70,15 +67,15 @@ def duration_text(seconds: float) -> str:
 
 def kinds(found: dict[str, Any]) -> dict[str, list[str]]:
     """Backends by the device that they ran on."""
-    kinds: dict[str, list[str]] = {}
+    grouped: dict[str, list[str]] = {}
     for one in found["devices"]:
         device = one["device"]
         cores = 1 if one["backend"] == "numpy" else device["cores"]
         kind = f"{device['kind']}{f', {cores} cores' if cores > 1 else ', 1 core' if cores else ''}"
-        names = kinds.setdefault(kind, [])
+        names = grouped.setdefault(kind, [])
         if one["backend"] not in names:
             names.append(one["backend"])
-    return kinds
+    return grouped
 
 
 def _speed(found: dict[str, Any]) -> Table:

@@ -92,22 +92,27 @@ class Workers:
         worker = None
         try:
             for unit in _taken(waiting):
-                for attempt in range(1, _ATTEMPTS + 1):
-                    try:
-                        worker = worker or self._start()
-                        worker.send(unit)
-                        results.put(self._received(worker))
-                        break
-                    except _DiedError as death:
-                        worker = None
-                        if attempt == _ATTEMPTS:
-                            paths = f"paths {unit.first_path} to {unit.first_path + unit.paths - 1}"
-                            message = f"{paths}: the worker died {_ATTEMPTS} times, {death}"
-                            raise OfftakeError(message) from None
+                worker = self._hand_out(unit, worker, results)
         except _StoppedError:
             pass
         except Exception as error:
             results.put(error)
+
+    def _hand_out(
+        self, unit: Unit, worker: _Worker | None, results: SimpleQueue[Finished | Exception]
+    ) -> _Worker:
+        """Has a unit done by this worker, or by a new one when it dies; returns the one that did it."""
+        death = None
+        for _ in range(_ATTEMPTS):
+            try:
+                worker = worker or self._start()
+                worker.send(unit)
+                results.put(self._received(worker))
+                return worker
+            except _DiedError as error:
+                worker, death = None, error
+        paths = f"paths {unit.first_path} to {unit.first_path + unit.paths - 1}"
+        raise OfftakeError(f"{paths}: the worker died {_ATTEMPTS} times, {death}")
 
     def _received(self, worker: _Worker) -> Finished:
         """A worker's tally, once there is room for it."""
