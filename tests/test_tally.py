@@ -1,6 +1,7 @@
 """The exact tally: integers that commute, and from which the sums follow without error."""
 
 import dataclasses
+import pickle
 from fractions import Fraction
 
 import numpy as np
@@ -191,6 +192,36 @@ def test_memory_stays_bounded_for_any_number_of_adds():
     for row in range(64):
         alone.add(row, values[row], 0)
     assert builder.build(1).digest() == merge([alone.build(0)] * 119 + [alone.build(1)]).digest()
+
+
+def test_absorbing_changes_neither_what_was_absorbed_nor_what_was_handed_out():
+    rng = np.random.default_rng(4)
+    tallies = [tally_of(rng.normal(0, 1, 3000).astype(np.float32)) for _ in range(4)]
+    before = [tally.digest() for tally in tallies]
+    builder = TallyBuilder(1, 0)
+    handed_out = []
+    for number, tally in enumerate(tallies, 1):
+        builder.absorb(tally)
+        handed_out.append((builder.build(3000 * number), merge(tallies[:number]).digest()))
+    assert [tally.digest() for tally in tallies] == before
+    assert [tally.digest() for tally, _ in handed_out] == [digest for _, digest in handed_out]
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2**7, 2**15, 2**31, 2**33]))
+@settings(max_examples=20)
+def test_a_tally_that_is_sent_comes_back_as_it_was_in_fewer_bytes(seed, times):
+    values = np.random.default_rng(seed).normal(0, 1, 2000).astype(np.float32)
+    values[7] = np.nan
+    one = tally_of(values)
+    n = np.minimum(one.n * times, MOST_VALUES_A_BIN)
+    tally = dataclasses.replace(one, n=n, nonfinite_first_path=one.nonfinite_first_path + np.uint64(2**63))
+    sent = pickle.dumps(tally)
+    back = pickle.loads(sent)
+    assert back.digest() == tally.digest()
+    assert {name: array.dtype for name, array in back.arrays().items()} == {
+        name: array.dtype for name, array in tally.arrays().items()
+    }
+    assert len(sent) < sum(array.nbytes for array in tally.arrays().values()) + 1000
 
 
 def test_a_bin_that_could_overflow_names_its_row():

@@ -96,6 +96,8 @@ def test_workers_of_jax_share_what_one_of_them_compiled(tmp_path, monkeypatch):
             kept.extend(os.listdir(self.name))
             super().cleanup()
 
+    import jax  # noqa: F401 (sets variables of its own when it is first imported)
+
     kept: list[str] = []
     monkeypatch.setattr(workers, "TemporaryDirectory", Kept)
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)

@@ -19,7 +19,6 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from offtake.errors import OfftakeError
 from offtake_kernels.kept import Kept
@@ -83,7 +82,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def pack(tally: Tally, kept: Kept | None, about: Mapping[str, Any]) -> bytes:
     """An npz of a tally, kept paths and any JSON `about` them, followed by the SHA-256 of those bytes."""
-    arrays: dict[str, NDArray] = tally.arrays()
+    arrays = tally.narrow()
     header = {"about": dict(about), "rows": tally.rows, "paths": tally.paths}
     if kept is not None:
         header["kept"] = {
@@ -119,7 +118,7 @@ def unpack(content: bytes) -> tuple[Tally, Kept | None, dict[str, Any]]:
             {name: arrays.pop(f"kept_scalar_{i}") for i, name in enumerate(names["scalar"])},
             frozenset(names["nullable"]),
         )
-    return Tally(header["rows"], header["paths"], **arrays), kept, header["about"]
+    return Tally.widened(header["rows"], header["paths"], arrays), kept, header["about"]
 
 
 @dataclass(frozen=True, eq=False)

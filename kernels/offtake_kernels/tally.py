@@ -18,9 +18,10 @@ alone (`offtake.summary` does that). There is no scale to choose; nothing overfl
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,6 +113,22 @@ class Tally:
             "nonfinite_first_path": self.nonfinite_first_path.astype("<u8", copy=False),
         }
 
+    def narrow(self) -> dict[str, NDArray]:
+        """`arrays`, whole numbers in the narrowest type that holds them: what is sent and stored."""
+        return {name: _narrowed(array) for name, array in self.arrays().items()}
+
+    @classmethod
+    def widened(cls, rows: int, paths: int, arrays: Mapping[str, NDArray]) -> "Tally":
+        """The tally of which `arrays` are the narrow ones. Raises TypeError where the names are others."""
+        wide: dict[str, Any] = {
+            name: array.astype(np.int64, copy=False) if array.dtype.kind == "i" else array
+            for name, array in arrays.items()
+        }
+        return cls(rows, paths, **wide)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Tally.widened, (self.rows, self.paths, self.narrow())
+
     def digest(self) -> str:
         """SHA-256 (hex) over sizes and every array's little-endian bytes."""
         sha = hashlib.sha256(f"offtake tally 1 rows {self.rows} paths {self.paths}".encode())
@@ -158,6 +175,8 @@ class TallyBuilder:
         self._threshold_hits = np.zeros(thresholds, np.int64)
         self._nonfinite: list[tuple[int, int, int]] = []
         self._pieces: dict[int, list[Bins]] = {}
+        # Rows whose first piece nobody else holds.
+        self._own: set[int] = set()
         self._sorted = np.empty(MOST_LANES, np.float32)
         self._bin = np.empty(MOST_LANES, np.int32)
         self._low = np.empty(MOST_LANES, np.int32)
@@ -231,12 +250,9 @@ class TallyBuilder:
         key, *sums = _ascending(tally.key, tally.n, tally.low, tally.low2)
         cuts = np.searchsorted(key, np.arange(self.rows + 1) << BIN_BITS).tolist()
         for row, (begin, end) in enumerate(pairwise(cuts)):
-            if begin == end:
-                continue
-            n, low, low2 = (column[begin:end].copy() for column in sums)
-            piece = key[begin:end] & BIN_MASK, n, low, low2
-            known = self._pieces.get(row, [])
-            self._pieces[row] = [_compact([*known, piece], row) if known else piece]
+            if begin < end:
+                n, low, low2 = (column[begin:end] for column in sums)
+                self._absorb_bins(row, key[begin:end] & BIN_MASK, n, low, low2)
         for mine, other, joined in (
             (self._minimum, tally.minimum, np.minimum),
             (self._maximum, tally.maximum, np.maximum),
@@ -252,7 +268,9 @@ class TallyBuilder:
         rows = sorted(self._pieces)
         for row in rows:
             if len(self._pieces[row]) > 1:
-                self._pieces[row] = [_compact(self._pieces[row], row)]
+                self._pieces[row] = [_compact(self._pieces[row])]
+            if (most := self._pieces[row][0][1].max()) > MOST_VALUES_A_BIN:
+                raise OverflowError(f"row {row}: {int(most)} values in one bin, and exact sums hold 2^33")
         sizes = [self._pieces[row][0][0].size for row in rows]
         key, n, low, low2 = (np.empty(sum(sizes), np.int64) for _ in range(4))
         end = 0
@@ -261,9 +279,10 @@ class TallyBuilder:
             bins = self._pieces[row][0]
             for column, values in zip((key, n, low, low2), bins, strict=True):
                 column[begin:end] = values
-            # The builder goes on with the tally's own sums: nothing is held twice.
+            # The builder goes on with the tally's sums: nothing is held twice.
             self._pieces[row] = [(bins[0], n[begin:end], low[begin:end], low2[begin:end])]
             key[begin:end] += row << BIN_BITS
+        self._own.clear()
         found = np.array([(r, c) for r, c, _ in self._nonfinite], np.int64).reshape(-1, 2)
         first_path = np.array([p for _, _, p in self._nonfinite], np.uint64)
         nonfinite = _merge_nonfinite(found[:, 0], found[:, 1], first_path)
@@ -327,6 +346,26 @@ class TallyBuilder:
         turn = -int(np.searchsorted(code, 0))
         self._keep(rows, *(np.roll(column, turn) if turn else column for column in (number, *sums)))
 
+    def _absorb_bins(self, row: int, *piece: *Bins) -> None:
+        """Adds to the sums of bins that the row has already; the others become a piece of their own."""
+        bins, *sums = piece
+        pieces = self._pieces.setdefault(row, [])
+        if not pieces:
+            pieces.append(piece)
+            return
+        known, n, low, low2 = pieces[0]
+        if row not in self._own:
+            n, low, low2 = n.copy(), low.copy(), low2.copy()
+            pieces[0] = known, n, low, low2
+            self._own.add(row)
+        place = known.searchsorted(bins)
+        found = known.take(place, mode="clip") == bins
+        for total, column in zip((n, low, low2), sums, strict=True):
+            np.add.at(total, place[found], column[found])
+        if not found.all():
+            n, low, low2 = (column[~found] for column in sums)
+            self._keep((row,), bins[~found], n, low, low2)
+
     def _set_aside_nonfinite(
         self, rows: Sequence[int], values: NDArray[np.float32], first_path: int, ordered: NDArray[np.float32]
     ) -> None:
@@ -357,15 +396,22 @@ class TallyBuilder:
             pieces.append(piece)
             kept = sum(bins[0].size for bins in pieces)
             if len(pieces) > _MOST_PIECES or kept > _MOST_TIMES * max(_FEW_BINS, pieces[0][0].size):
-                pieces[:] = [_compact(pieces, row)]
+                pieces[:] = [_compact(pieces)]
 
 
-def _compact(pieces: Sequence[Bins], row: int) -> Bins:
-    """Bins of one row from several pieces. Raises OverflowError naming the row."""
-    key, n, low, low2 = _summed(*(np.concatenate(column) for column in zip(*pieces, strict=True)))
-    if n.max() > MOST_VALUES_A_BIN:
-        raise OverflowError(f"row {row}: {int(n.max())} values in one bin, and exact sums hold 2^33")
-    return key, n, low, low2
+def _narrowed(array: NDArray) -> NDArray:
+    if array.dtype.kind != "i" or not array.size:
+        return array
+    least, most = array.min(), array.max()
+    for narrow in (np.int8, np.int16, np.int32):
+        if np.iinfo(narrow).min <= least and most <= np.iinfo(narrow).max:
+            return array.astype(narrow)
+    return array
+
+
+def _compact(pieces: Sequence[Bins]) -> Bins:
+    """Bins of one row from several pieces."""
+    return _summed(*(np.concatenate(column) for column in zip(*pieces, strict=True)))
 
 
 def _ascending(*bins: *Bins) -> Bins:
