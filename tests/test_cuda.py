@@ -209,6 +209,13 @@ def test_a_gpu_without_memory_fails_and_does_not_go_on_for_ever(cupy):
         _run("cuda")
 
 
+def test_terms_that_constant_memory_cannot_hold_are_refused(cupy, monkeypatch):
+    monkeypatch.setattr(cuda_device, "_CONSTANT_BYTES", 100)
+    with pytest.raises(DeviceError, match=r"the terms of \d+ deals take [\d,]+ bytes.*room for 100; use"):
+        _run("cuda")
+    assert not cupy.launches
+
+
 def test_a_table_that_overflows_is_emptied_and_its_launches_done_again(cupy, monkeypatch):
     monkeypatch.setattr(path_cuda, "_SLOTS_A_ROW", 1)
     monkeypatch.setattr(path_cuda, "_SMALLEST_TABLE", 64)

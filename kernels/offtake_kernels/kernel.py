@@ -72,6 +72,12 @@ class Kernel:
         return 4 * threads * min(self.frame, shared // (4 * threads))
 
     @property
+    def constant_bytes(self) -> int:
+        """Bytes of constant memory that the plan's numbers take, and the pointers to its tables."""
+        numbers = sum(self.arrays[name].nbytes for name in ("c", "ci", "cw"))
+        return numbers + np.dtype(np.uint64).itemsize * len(self.tables)
+
+    @property
     def rows(self) -> int:
         """Rows that a launch writes."""
         return self.recorded * self.plan.quarters + sum(isinstance(final, int) for final in self.finals)

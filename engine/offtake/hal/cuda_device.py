@@ -20,11 +20,15 @@ from offtake.hal.limits import COPIED_BYTES, Limits, rate
 from offtake.study import DeviceChoice
 from offtake_kernels import yardstick, yardstick_cuda
 from offtake_kernels.kept import Kept
-from offtake_kernels.kernel import print_kernel
+from offtake_kernels.kernel import Kernel, print_kernel
 from offtake_kernels.layout import Plan
 from offtake_kernels.path_cuda import Gpu, threads_of
 from offtake_kernels.tally import Tally, TallyBuilder
 from offtake_kernels.yardstick_cuda import Bench, print_yardstick
+
+# Constant memory of a kernel (CUDA C++ Programming Guide, technical specifications by compute capability),
+# less what the tally's pointers take.
+_CONSTANT_BYTES = 65_536 - 64
 
 
 class CudaDevice:
@@ -171,6 +175,7 @@ class CudaDevice:
         if self._plan is not plan:
             self._gpus = []
             kernel = print_kernel(plan)
+            _refuse_too_many_numbers(kernel, len(plan.deal_names))
             for number in self._numbers:
                 architecture = _architecture(self._cupy, number)
                 compiler = self._cupy.cuda.nvrtc
@@ -180,6 +185,14 @@ class CudaDevice:
                 self._gpus.append(Gpu(self._cupy, kernel, code, number, self._launch, **block))
             self._plan = plan
         return self._gpus
+
+
+def _refuse_too_many_numbers(kernel: Kernel, deals: int) -> None:
+    if kernel.constant_bytes > _CONSTANT_BYTES:
+        raise DeviceError(
+            f"device=cuda: the terms of {deals} deals take {kernel.constant_bytes:,} bytes, and the constant "
+            f"memory of a GPU has room for {_CONSTANT_BYTES:,}; use device=jax or device=numpy"
+        )
 
 
 def _run(gpu: Gpu, plan: Plan, first_path: int, paths: int, keep: int) -> tuple[TallyBuilder, list[Kept]]:
