@@ -19,9 +19,11 @@ from typing import Any
 import pytest
 
 from offtake import cli
+from offtake.checkpoints import write_manifest
 from offtake.errors import DeviceError, InputError, NumericalError, OfftakeError, StoppedError
 from offtake.portfolio import load
-from offtake.simulate import config_yaml
+from offtake.resolved import config_hash, config_yaml
+from offtake.study import Study
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = Path(__file__).parent / "data" / "example.yaml"
@@ -43,6 +45,12 @@ def offtake(*arguments: str, cwd: Path, **environment: str) -> subprocess.Comple
         [sys.executable, "-m", "offtake.cli", *arguments],
         cwd=cwd, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
+
+
+def _ran(study: Study, folder: Path) -> None:
+    """What a run leaves for a replay."""
+    (folder / "config.yaml").write_text(config_yaml(study))
+    write_manifest(folder, {"status": "complete", "config_hash": config_hash(study)})
 
 
 @pytest.fixture
@@ -162,7 +170,7 @@ def test_the_examples_in_every_help_run_as_printed(simulator, tmp_path, monkeypa
     shown = examples()
     assert {command for command, _ in shown} == set(cli.COMMANDS)
     Path("runs/openai").mkdir(parents=True)
-    Path("runs/openai/config.yaml").write_text(config_yaml(load("openai")))
+    _ran(load("openai"), Path("runs/openai"))
     for _, line in shown:
         words = shlex.split(line.split(" > ")[0])
         assert words[0] == "offtake"
@@ -412,9 +420,57 @@ def test_schema_is_json(capsys):
 
 
 def test_replay(simulator, tmp_path, capsys):
-    (tmp_path / "config.yaml").write_text(config_yaml(load(EXAMPLE)))
+    _ran(load(EXAMPLE), tmp_path)
     assert cli.main(["replay", str(tmp_path), "--path", "17", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"path": 17}
     assert cli.main(["replay", str(tmp_path), "--path", "17"]) == 0
     assert cli.main(["replay", str(tmp_path), "--path", "-1"]) == 2
     assert cli.main(["replay", str(tmp_path / "none"), "--path", "1"]) == 2
+
+
+def test_output_goes_where_it_can(tmp_path):
+    table = offtake("show", *DEMO, cwd=tmp_path)
+    assert offtake("show", *DEMO, cwd=tmp_path, COLUMNS="0").stdout == table.stdout
+    plain = offtake(
+        "run", *DEMO, "study.paths=100", cwd=tmp_path, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0"
+    )
+    assert (plain.returncode, plain.stderr) == (0, "")
+    assert "Means ? standard error" in plain.stdout
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+@pytest.mark.parametrize(
+    ("redirection", "code", "said"),
+    [
+        (">/dev/full", 1, "offtake: cannot write the output: No space left on device\n"),
+        (">&-", 0, ""),
+        (">&- 2>&-", 0, ""),
+    ],
+)
+def test_an_output_that_takes_nothing_is_no_internal_error(tmp_path, redirection, code, said):
+    command = shlex.join([sys.executable, "-m", "offtake.cli", "show", *DEMO])
+    done = subprocess.run(
+        f"{command} {redirection}",
+        shell=True,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (code, said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "out="], "out: "),
+        (
+            ["run", "study.until={metric: spend, statistic: mean, rel_se: 0.1, max_paths: 10}"],
+            "must be at least study.paths",
+        ),
+        (["bench", "device=null"], "null computes nothing that could be timed"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(capsys, arguments, message):
+    assert cli.main([arguments[0], *DEMO, *arguments[1:]]) == InputError.exit_code
+    assert message in capsys.readouterr().err

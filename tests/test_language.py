@@ -19,8 +19,8 @@ from offtake.correlation import correlation_matrix, nearest_correlation, weakest
 from offtake.errors import InputError
 from offtake.metrics import METRICS, reach_name, total_metric_names
 from offtake.portfolio import load
+from offtake.resolved import config_yaml
 from offtake.schema import json_schema
-from offtake.simulate import config_yaml
 from offtake.source_map import read_yaml
 
 EXAMPLE = Path(__file__).parent / "data" / "example.yaml"

@@ -228,3 +228,24 @@ def test_a_worker_that_dies_is_replaced(small, tmp_path):
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert _hash(tmp_path) == whole
+
+
+def test_a_run_goes_on_only_as_it_was_begun(small, tmp_path, monkeypatch):
+    file, _ = small
+    overrides = ["study.paths=100"]
+    offtake.run(offtake.load(file, overrides), out=tmp_path)
+    with pytest.raises(InputError, match=r"computed by offtake .* in strict arithmetic, not by .* in fast"):
+        offtake.run(offtake.load(file, [*overrides, "device.arithmetic=fast"]), out=tmp_path, device="jax")
+    # numpy has one arithmetic.
+    again = offtake.run(offtake.load(file, [*overrides, "device.arithmetic=fast"]), out=tmp_path)
+    assert again.manifest["arithmetic"] == "strict"
+    monkeypatch.setattr("offtake.simulate.__version__", "0.0.9")
+    for resume in (False, True):
+        with pytest.raises(InputError, match=r"computed by offtake .*, not by offtake 0\.0\.9"):
+            offtake.run(offtake.load(file, overrides), out=tmp_path, resume=resume)
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_there_is_at_least_one_worker(small, workers):
+    with pytest.raises(InputError, match="workers: must be at least 1"):
+        offtake.run(offtake.load(small[0]), workers=workers)

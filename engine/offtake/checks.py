@@ -15,6 +15,7 @@ from offtake.deals import Commitment, Deal, Power, Purchase, SlipLoading, Vendor
 from offtake.distributions import Distribution, Sampled, lowest
 from offtake.layering import Composition, did_you_mean
 from offtake.metrics import total_metric_names
+from offtake.samples import read_column
 from offtake.source_map import KeyPath
 from offtake.study import Study
 from offtake.world import OPENING_VALUES, REQUIRED_FACTORS, World
@@ -59,7 +60,7 @@ def check(study: Study, composition: Composition, wrong: list[KeyPath]) -> Study
     _check_buyer(findings, study)
     _check_world(findings, study.world)
     _check_settings(findings, study)
-    for path, distribution in _sampled(study, ()):
+    for path, distribution in sampled(study, ()):
         _check_samples(findings, path, distribution)
     study._warnings = tuple(findings.warnings)
     return study
@@ -157,7 +158,7 @@ def _check_lowest(
     above: float | None = None,
 ) -> None:
     """A bound on the lowest value that a distribution shows."""
-    shown = lowest(distribution)
+    shown = _lowest_sample(distribution) if isinstance(distribution, Sampled) else lowest(distribution)
     if shown is None:
         return
     if at_least is not None and shown < at_least:
@@ -281,20 +282,23 @@ def _check_settings(findings: _Findings, study: Study) -> None:
         _check_known(findings, ("study", "thresholds", index, "metric"), threshold.metric, metrics, "metric")
     if settings.until is not None:
         _check_known(findings, ("study", "until", "metric"), settings.until.metric, metrics, "metric")
+        if settings.until.max_paths < settings.paths:
+            message = f"must be at least study.paths, which is {settings.paths:,}"
+            findings.add(("study", "until", "max_paths"), message)
     if len(set(settings.reach)) < len(settings.reach):
         findings.add(("study", "reach"), "names a level twice")
 
 
-def _sampled(node: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Sampled]]:
+def sampled(node: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Sampled]]:
     """Every distribution in the study that is read from a file."""
     if isinstance(node, Sampled):
         yield path, node
     elif isinstance(node, BaseModel):
         for key in type(node).model_fields:
-            yield from _sampled(getattr(node, key), (*path, key))
+            yield from sampled(getattr(node, key), (*path, key))
     elif isinstance(node, dict | tuple):
         for key, item in node.items() if isinstance(node, dict) else enumerate(node):
-            yield from _sampled(item, (*path, key))
+            yield from sampled(item, (*path, key))
 
 
 def _check_samples(findings: _Findings, path: KeyPath, distribution: Sampled) -> None:
@@ -307,12 +311,21 @@ def _check_samples(findings: _Findings, path: KeyPath, distribution: Sampled) ->
     else:
         try:
             columns = _columns(file)
+            if column not in columns:
+                hint = did_you_mean(column, columns) or f"there are: {', '.join(columns[:20])}"
+                findings.add((*path, "samples", "column"), f"'{file.name}' has no column '{column}'", hint)
+            else:
+                read_column(file, column)
         except (OSError, ValueError) as error:
             findings.add(here, f"cannot be read: {str(error).splitlines()[0]}")
-            return
-        if column not in columns:
-            hint = did_you_mean(column, columns) or f"there are: {', '.join(columns[:20])}"
-            findings.add((*path, "samples", "column"), f"'{file.name}' has no column '{column}'", hint)
+
+
+def _lowest_sample(distribution: Sampled) -> float | None:
+    """None where the file cannot be read, which is said elsewhere."""
+    try:
+        return float(read_column(Path(distribution.samples.file), distribution.samples.column).min())
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _columns(file: Path) -> list[str]:

@@ -7,7 +7,9 @@ Answers go to stdout; progress, warnings and errors to stderr. OFFTAKE_TRACEBACK
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -33,14 +35,21 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; `arguments` defaults to those of the process. Returns the exit code."""
+    _prepare_streams()
     try:
         code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # The reader has gone (`offtake show | head`); Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader has gone (`offtake show | head`).
+        _give_up_output()
         return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            return _unexpected(error)
+        print(f"offtake: cannot write the output: {error.strerror}", file=sys.stderr)
+        _give_up_output()
+        return OfftakeError.exit_code
     except KeyboardInterrupt:
         print("offtake: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -48,8 +57,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _explain(error, str(error))
         return error.exit_code
     except Exception as error:
-        _explain(error, f"offtake: internal error: {type(error).__name__}: {error}")
-        return OfftakeError.exit_code
+        return _unexpected(error)
+
+
+def _prepare_streams() -> None:
+    """Output goes somewhere, and a letter that its encoding lacks becomes a question mark."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    # To rich, no width is nothing to print.
+    if os.environ.get("COLUMNS") == "0":
+        del os.environ["COLUMNS"]
+
+
+def _give_up_output() -> None:
+    """Python would complain again when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _unexpected(error: Exception) -> int:
+    _explain(error, f"offtake: internal error: {type(error).__name__}: {error}")
+    return OfftakeError.exit_code
 
 
 def _explain(error: Exception, message: str) -> None:

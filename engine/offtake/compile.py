@@ -21,6 +21,8 @@ from offtake_kernels import layout
 from offtake_kernels import quantile_table as tables
 from offtake_kernels.layout import YEARS_PER_QUARTER
 
+# Quarters that are simulated before a study begins, for deals that began earlier.
+_MOST_HISTORY = 400
 # Quarters by which float32 may bring a start forward.
 _ROUNDING = 1.0e-3
 
@@ -100,6 +102,10 @@ def compile_study(study: Study) -> Compiled:
     streams = _Streams()
     initial = _initial_random(study, streams, factors)
     history = max(0, int(np.ceil(-min(deal.earliest for deal in deals))))
+    if history > _MOST_HISTORY:
+        early = [name for name, deal in zip(names, deals, strict=True) if -deal.earliest > _MOST_HISTORY]
+        message = f"may begin more than {_MOST_HISTORY} quarters before the study; look at its start and slip"
+        raise InputError([Mistake("study", f"portfolio.deals.{name}", message) for name in early])
     standing = _standing(study, deals)
     groups = tuple(
         _group(study, streams, deals, members, number, history, standing)

@@ -239,8 +239,10 @@ def _parse_override(composition: Composition, text: str) -> Override | None:
         return OverridesParser.create().parse_override(text)
     except HydraException as error:
         reason = str(error).splitlines()[0]
+        key = text.partition("=")[0]
+        hint = f"a value that is more than a plain word has quotes of its own: '{key}=\"…\"'"
         composition.mistakes.append(
-            Mistake(COMMAND_LINE, "", f"cannot read override {text[:80]!r}: {reason}")
+            Mistake(COMMAND_LINE, "", f"cannot read override {text[:80]!r}: {reason}", hint)
         )
         return None
 

@@ -9,9 +9,9 @@ import copy
 import numbers
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from offtake.checks import check
 from offtake.composing import RUN_OPTIONS, compose_named, compose_whole, portfolio_names
@@ -30,7 +30,7 @@ class RunOptions(Terms):
 
     announced: bool = False
     """Every distribution at its headline, volatility zero."""
-    out: str | None = None
+    out: Annotated[str, Field(min_length=1)] | None = None
     """Folder for the results; None writes no files."""
     report: bool = False
     """Also write the report."""

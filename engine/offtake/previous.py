@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from offtake.checkpoints import MANIFEST, read_manifest, write_atomically
 from offtake.errors import InputError, Mistake
 from offtake.results import CONFIG, Result, open_result
 
 
-def finished_before(folder: Path, config_hash: str, config_yaml: str, resume: bool) -> Result | None:
-    """The finished run of the same study, or None when there is something to compute.
+def finished_before(folder: Path, wanted: Mapping[str, Any], config_yaml: str, resume: bool) -> Result | None:
+    """The finished run of the same study, or None when there is something to compute. wanted: the manifest
+    of the run that is asked for.
 
-    Raises InputError when the folder holds another study (showing the difference), or an unfinished run that
-    nobody asked to resume. Writes config.yaml, so that a stopped run can be compared.
+    Raises InputError when the folder holds another study (showing the difference) or one that was computed
+    otherwise, or an unfinished run that nobody asked to resume. Writes config.yaml, so that a stopped run can
+    be compared.
     """
     if (folder / MANIFEST).exists():
         manifest = read_manifest(folder)
-        if manifest["config_hash"] != config_hash:
+        if manifest["config_hash"] != wanted["config_hash"]:
             message = f"{folder} holds another study:\n{_difference(folder, config_yaml)}"
+            raise InputError([Mistake("study", "", message, "choose another out=")])
+        if _computed(manifest) != _computed(wanted):
+            message = (
+                f"{folder} holds this study computed by {_computed(manifest)}, not by {_computed(wanted)}"
+            )
             raise InputError([Mistake("study", "", message, "choose another out=")])
         if manifest["status"] == "complete":
             return open_result(folder)
@@ -36,6 +45,11 @@ def finished_before(folder: Path, config_hash: str, config_yaml: str, resume: bo
     return None
 
 
+def _computed(manifest: Mapping[str, Any]) -> str:
+    """What the bits of a study's answer depend on beside the study."""
+    return f"offtake {manifest['version']} in {manifest['arithmetic']} arithmetic"
+
+
 def _difference(folder: Path, config_yaml: str) -> str:
     try:
         before = (folder / CONFIG).read_text(encoding="utf-8").splitlines()
@@ -44,4 +58,4 @@ def _difference(folder: Path, config_yaml: str) -> str:
     lines = difflib.unified_diff(
         before, config_yaml.splitlines(), "the folder's", "this one", lineterm="", n=2
     )
-    return "\n".join(list(lines)[:60])
+    return "\n".join(list(lines)[:60]) or "(the same configuration; a file of samples has changed)"

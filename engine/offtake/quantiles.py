@@ -30,6 +30,7 @@ from offtake.distributions import (
     Uniform,
     Weibull,
 )
+from offtake.samples import read_column
 from offtake_kernels.quantile_table import REACH
 
 NODES = 513
@@ -50,7 +51,7 @@ def quantile_table(distribution: Distribution) -> Table:
     if isinstance(distribution, Discrete):
         return _steps(list(distribution.values), list(distribution.values.values()))
     if isinstance(distribution, Sampled):
-        draws = _read_column(distribution)
+        draws = read_column(Path(distribution.samples.file), distribution.samples.column)
         return _steps(draws.tolist(), [1.0] * draws.size)
     if isinstance(distribution, Mixture):
         return _mixture(distribution)
@@ -247,16 +248,3 @@ def _without_middles(z: NDArray, value: NDArray) -> Table:
     first = np.append(True, np.diff(z) > 0)
     last = np.append(np.diff(z) > 0, True)
     return z[first | last], value[first | last]
-
-
-def _read_column(distribution: Sampled) -> NDArray[np.float64]:
-    path = Path(distribution.samples.file)
-    if path.suffix == ".parquet":
-        import pyarrow.parquet as parquet
-
-        table = parquet.read_table(path, columns=[distribution.samples.column])
-    else:
-        import pyarrow.csv as csv
-
-        table = csv.read_csv(path)
-    return table.column(distribution.samples.column).to_numpy().astype(np.float64)

@@ -6,7 +6,6 @@ result = run(study, device="numpy", out="runs/openai")
 from __future__ import annotations
 
 import datetime
-import hashlib
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pydantic
-import yaml
 
 from offtake._version import __version__
 from offtake.blocks import BLOCK_PATHS, Unit, cut
@@ -28,6 +26,7 @@ from offtake.hal import backend_class, open_device, settle
 from offtake.hal.host import release_memory
 from offtake.previous import finished_before
 from offtake.progress import Progress, tracking
+from offtake.resolved import config_hash, config_yaml
 from offtake.results import Result
 from offtake.study import DeviceChoice, Study
 from offtake.summary import QUANTILES, Summary
@@ -44,7 +43,6 @@ _BYTES_PER_BIN = 32
 _BINS_PER_ROW = 700
 _LONGEST_SECONDS = 24 * 3600.0
 # The C emitter writes the same text ten times as fast, where PyYAML has it.
-_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def run(
@@ -66,6 +64,8 @@ def run(
     caller's main module, which needs its `if __name__ == "__main__"`. Raises InputError, DeviceError,
     StoppedError (Ctrl-C with `out`), NumericalError, OfftakeError.
     """
+    if workers < 1:
+        raise InputError([Mistake("study", "workers", f"must be at least 1, not {workers}")])
     compiled = compile_study(study)
     text = config_yaml(study)
     study = _settled(study, _choice(study, device), compiled, workers)
@@ -76,8 +76,9 @@ def run(
         store = None
         if out is not None:
             store = stack.enter_context(BlockStore(out, manifest["config_hash"]))
-            previous = finished_before(Path(out), manifest["config_hash"], text, resume)
+            previous = finished_before(Path(out), manifest, text, resume)
             if previous is not None:
+                store.clear()
                 return previous
             write_manifest(Path(out), {**manifest, "status": "running"})
         return _run(study, compiled, manifest, text, store, stack.enter_context(tracking(progress)), force)
@@ -306,28 +307,6 @@ def _refuse_endless(study: Study, seconds: float, force: bool) -> None:
         raise InputError([Mistake("study", "study.paths", message, "force=true runs it all the same")])
 
 
-def config_yaml(study: Study) -> str:
-    """The whole resolved study; running it again gives the same summary."""
-    return yaml.dump(_plain(study), Dumper=_DUMPER, sort_keys=False, allow_unicode=True)
-
-
-def config_hash(study: Study) -> str:
-    """SHA-256 of what determines the answer: the portfolio, the world and the study, not the device."""
-    plain = {key: value for key, value in _plain(study).items() if key in ("portfolio", "world", "study")}
-    canonical = yaml.dump(plain, Dumper=_DUMPER, sort_keys=True)
-    return hashlib.sha256(f"draw layout {LAYOUT_VERSION}\n{canonical}".encode()).hexdigest()
-
-
-def _plain(study: Study) -> dict[str, Any]:
-    return _lists(study.model_dump(mode="python", exclude_none=True))
-
-
-def _lists(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _lists(item) for key, item in value.items()}
-    return [_lists(item) for item in value] if isinstance(value, list | tuple) else value
-
-
 def _manifest(study: Study) -> dict[str, Any]:
     described = open_device(study.device).describe()
     return {
@@ -338,7 +317,7 @@ def _manifest(study: Study) -> dict[str, Any]:
         "draw_layout": LAYOUT_VERSION,
         "backend": described["backend"],
         "device": described["kind"],
-        "arithmetic": study.device.arithmetic,
+        "arithmetic": study.device.arithmetic if backend_class(study.device.name).can_be_fast else "strict",
         "versions": {"offtake": __version__, "python": platform.python_version(), **described["versions"]},
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

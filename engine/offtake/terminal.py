@@ -30,6 +30,7 @@ def print_summary(result: Result, study: Study, console: Console) -> None:
         f"on {manifest['backend']}",
     )
     _line(console, "Means ± standard error: levels of the last quarter, flows of the year.")
+    _line(console, "Of flows the quarters' errors are added, which is an upper bound.")
     console.print(_years(headline, _COMPUTE), width=WIDTH)
     _line(console, "compute and demand in million H100-equivalents; money in US$ bn")
     console.print(_years(headline, _MONEY), width=WIDTH)

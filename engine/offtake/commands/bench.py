@@ -39,6 +39,9 @@ def bench(arguments: Sequence[str]) -> int:
     if given.json is not None and not given.json.absolute().parent.is_dir():
         raise InputError([Mistake("--json", "", f"{given.json.parent} is no folder")])
     study = one_study(given)
+    if study.device.name == "null":
+        message = "null computes nothing that could be timed"
+        raise InputError([Mistake("command line", "device.name", message, "leave it out")])
     from rich.console import Console
 
     from offtake.benchmark import measure

@@ -27,12 +27,22 @@ def replay(arguments: Sequence[str]) -> int:
     config = Path(given.run, "config.yaml")
     if not config.is_file():
         raise InputError([Mistake(given.run, "", "is not a run's folder", "it has no config.yaml")])
-    if not 0 <= given.path < 2**64:
-        raise InputError([Mistake("command line", "--path", f"must be from 0 to 2^64 - 1, not {given.path}")])
+    from offtake.study import MOST_PATHS
+
+    if not 0 <= given.path < MOST_PATHS:
+        message = f"must be from 0 to {MOST_PATHS - 1}, not {given.path}"
+        raise InputError([Mistake("command line", "--path", message)])
+    from offtake.checkpoints import read_manifest
     from offtake.path_replay import replay as replay_path
     from offtake.portfolio import load
+    from offtake.resolved import config_hash
 
     study = load(config)
+    if config_hash(study) != read_manifest(Path(given.run))["config_hash"]:
+        message = (
+            "has another study than the one that was run: a file of samples has changed since, or offtake"
+        )
+        raise InputError([Mistake(str(config), "", message)])
     replayed = replay_path(study, path=given.path)
     if given.json:
         print(json.dumps(replayed.to_dict(), allow_nan=False))

@@ -36,6 +36,7 @@ class CudaDevice:
 
     name: ClassVar[str] = "cuda"
     most_units: ClassVar[int] = 8
+    can_be_fast: ClassVar[bool] = True
     numpy_cores: ClassVar[float] = 1500.0  # OpenAI, strict, an H100: bench/results/gpu_check.json
     seconds_a_worker = math.inf
 

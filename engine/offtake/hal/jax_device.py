@@ -38,6 +38,7 @@ class JaxDevice:
 
     name: ClassVar[str] = "jax"
     most_units: ClassVar[int] = MOST_UNITS
+    can_be_fast: ClassVar[bool] = True
     numpy_cores: ClassVar[float] = 2.0
 
     def __init__(self, choice: DeviceChoice) -> None:

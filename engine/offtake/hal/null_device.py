@@ -24,6 +24,7 @@ class NullDevice:
 
     name: ClassVar[str] = "null"
     most_units: ClassVar[int] = MOST_UNITS
+    can_be_fast: ClassVar[bool] = False
     numpy_cores: ClassVar[float] = 100.0
     seconds_a_worker = math.inf
 

@@ -28,6 +28,7 @@ class NumpyDevice:
 
     name: ClassVar[str] = "numpy"
     most_units: ClassVar[int] = MOST_UNITS
+    can_be_fast: ClassVar[bool] = False
     numpy_cores: ClassVar[float] = 1.0
     seconds_a_worker = 5.0
 

@@ -1,0 +1,43 @@
+"""A resolved study as text, and the hash that it is known by."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from offtake.checks import sampled
+from offtake.samples import digest
+from offtake.study import Study
+from offtake_kernels.philox import LAYOUT_VERSION
+
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+def config_yaml(study: Study) -> str:
+    """The whole resolved study; running it again gives the same summary."""
+    return yaml.dump(_plain(study), Dumper=_DUMPER, sort_keys=False, allow_unicode=True)
+
+
+def config_hash(study: Study) -> str:
+    """SHA-256 of what determines the answer: the portfolio, the world, the study and the samples that they
+    read, not the device.
+    """
+    plain = {key: value for key, value in _plain(study).items() if key in ("portfolio", "world", "study")}
+    canonical = yaml.dump(plain, Dumper=_DUMPER, sort_keys=True)
+    # A file's name says nothing about its numbers.
+    read = (distribution.samples for _, distribution in sampled(study, ()))
+    numbers = "".join(digest(Path(samples.file), samples.column) + "\n" for samples in read)
+    return hashlib.sha256(f"draw layout {LAYOUT_VERSION}\n{canonical}{numbers}".encode()).hexdigest()
+
+
+def _plain(study: Study) -> dict[str, Any]:
+    return _lists(study.model_dump(mode="python", exclude_none=True))
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _lists(item) for key, item in value.items()}
+    return [_lists(item) for item in value] if isinstance(value, list | tuple) else value

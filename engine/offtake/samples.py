@@ -1,0 +1,41 @@
+"""Samples from a file: a column of numbers, and the digest by which a study knows them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def read_column(file: Path, column: str) -> NDArray[np.float64]:
+    """The numbers of a column of a CSV or Parquet file.
+
+    Raises OSError, and ValueError saying what is wrong with the content.
+    """
+    if file.suffix == ".parquet":
+        import pyarrow.parquet as parquet
+
+        found = parquet.read_table(file, columns=[column]).column(column)
+    else:
+        import pyarrow.csv as csv
+
+        found = csv.read_csv(file).column(column)
+    if not len(found):
+        raise ValueError("has no rows")
+    try:
+        values = found.to_numpy().astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"column '{column}' holds something that is not a number: {error}") from None
+    odd = np.flatnonzero(~np.isfinite(values))
+    if odd.size:
+        raise ValueError(
+            f"column '{column}' has {values[odd[0]]} in row {odd[0] + 1}; numbers must be finite"
+        )
+    return values
+
+
+def digest(file: Path, column: str) -> str:
+    """SHA-256 (hex) of the column's numbers in their order."""
+    return hashlib.sha256(read_column(file, column).astype("<f8").tobytes()).hexdigest()
