@@ -233,20 +233,8 @@ def simulate_buyer(
     spot_cost = spot * factors["spot_price"] * HOURS * 1e-3
     revenue = factors["revenue"] * QUARTER * served ** buyer["served_elasticity"]
 
-    cloud = [deal["pays"]["cloud"] for deal in terms]
-    total, prepay = np.array([leg["total"] for leg in cloud]), np.array([leg["prepay"] for leg in cloud])
-    take = np.array([leg["take_or_pay"] for leg in cloud])
-    passed = np.array([leg["pass_through"] for leg in cloud])
-    fee = np.array([deal["cancel"]["fee"] for deal in terms])
-    price = factors["hardware_price"] / factors["hardware_price"][:, :1]
-    index = (1.0 - passed) + passed * price[:, :, None]
-    rate = (1.0 - prepay) * total / deals["weight"]
-    spend = rate * capacity * index * (take + (1.0 - take) * use[:, :, None])
-    spend += np.where(deals["starts"], prepay * total, 0.0)
-    spend += fee * take * rate * deals["fee_weight"]
-    owed = (take * rate * deals["remaining"] + np.where(deals["unpaid"], prepay * total, 0.0)).sum(axis=2)
+    spend, owed = _pay(terms, deals, use, factors["hardware_price"])
     spent = spend.sum(axis=2)
-
     cash, funding = _settle(buyer, revenue, spent, spot_cost)
 
     capacity_gw = capacity.sum(axis=2)
@@ -293,6 +281,25 @@ def simulate_buyer(
     }
     found.update(_per_path(study, found, deals))
     return found
+
+
+def _pay(
+    terms: list[dict[str, Any]], deals: dict[str, Any], use: Array, hardware_price: Array
+) -> tuple[Array, Array]:
+    """What every contract is paid [paths, quarters, deals], and what is still owed [paths, quarters]."""
+    cloud = [deal["pays"]["cloud"] for deal in terms]
+    total, prepay = np.array([leg["total"] for leg in cloud]), np.array([leg["prepay"] for leg in cloud])
+    take = np.array([leg["take_or_pay"] for leg in cloud])
+    passed = np.array([leg["pass_through"] for leg in cloud])
+    fee = np.array([deal["cancel"]["fee"] for deal in terms])
+    price = hardware_price / hardware_price[:, :1]
+    index = (1.0 - passed) + passed * price[:, :, None]
+    rate = (1.0 - prepay) * total / deals["weight"]
+    spend = rate * deals["mean"] * index * (take + (1.0 - take) * use[:, :, None])
+    spend += np.where(deals["starts"], prepay * total, 0.0)
+    spend += fee * take * rate * deals["fee_weight"]
+    owed = (take * rate * deals["remaining"] + np.where(deals["unpaid"], prepay * total, 0.0)).sum(axis=2)
+    return spend, owed
 
 
 def _settle(buyer: dict[str, Any], revenue: Array, spent: Array, spot_cost: Array) -> tuple[Array, Array]:

@@ -13,9 +13,11 @@ from offtake.errors import InputError
 from offtake.resolved import config_hash, config_yaml
 
 
-def _study(file: Path, term: str = "slip") -> offtake.Study:
+def _study(file: Path, term: str = "slip", *, mixed: bool = False) -> offtake.Study:
     fee = {"kind": "commitment", "total": 10.0}
-    drawn = {term: {"samples": {"file": str(file), "column": "x"}}}
+    form = {"samples": {"file": str(file), "column": "x"}}
+    mixture = {"dist": "mixture", "parts": [{"weight": 1.0, "of": 2.0}, {"weight": 1.0, "of": form}]}
+    drawn = {term: mixture if mixed else form}
     return simple.study(
         {"cloud": simple.deal(pays={"fee": fee}, **drawn)}, quarters=6, settings={"paths": 50}
     )
@@ -72,6 +74,7 @@ def test_what_is_no_number_is_refused(tmp_path, numbers, message):
         ("stretch", "must be above 0, but goes down to -3"),
     ],
 )
-def test_a_number_out_of_range_is_refused(tmp_path, term, message):
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_number_out_of_range_is_refused(tmp_path, term, message, mixed):
     with pytest.raises(InputError, match=message):
-        _study(_written(tmp_path / "draws.csv", "2", "-3"), term)
+        _study(_written(tmp_path / "draws.csv", "2", "-3"), term, mixed=mixed)

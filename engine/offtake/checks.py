@@ -158,7 +158,7 @@ def _check_lowest(
     above: float | None = None,
 ) -> None:
     """A bound on the lowest value that a distribution shows."""
-    shown = _lowest_sample(distribution) if isinstance(distribution, Sampled) else lowest(distribution)
+    shown = lowest(distribution)
     if shown is None:
         return
     if at_least is not None and shown < at_least:
@@ -318,14 +318,6 @@ def _check_samples(findings: _Findings, path: KeyPath, distribution: Sampled) ->
                 read_column(file, column)
         except (OSError, ValueError) as error:
             findings.add(here, f"cannot be read: {str(error).splitlines()[0]}")
-
-
-def _lowest_sample(distribution: Sampled) -> float | None:
-    """None where the file cannot be read, which is said elsewhere."""
-    try:
-        return float(read_column(Path(distribution.samples.file), distribution.samples.column).min())
-    except (OSError, ValueError, KeyError):
-        return None
 
 
 def _columns(file: Path) -> list[str]:

@@ -84,7 +84,8 @@ def stream_of(name: str) -> int:
 def compile_study(study: Study) -> Compiled:
     """The plan of a study.
 
-    Raises InputError when two names collide in CRC-32, or a commitment has no planned service to charge for.
+    Raises InputError when two names collide in CRC-32, a commitment has no planned service to charge for, or
+    a deal may begin too long ago.
     """
     portfolio, world = study.portfolio, study.world
     factors = compile_world.factor_names(world)
@@ -101,11 +102,8 @@ def compile_study(study: Study) -> Compiled:
     deals = [compile_deals.compile_deal(study, name, factor_number, fixed) for name in names]
     streams = _Streams()
     initial = _initial_random(study, streams, factors)
+    _refuse_early_starts(names, deals)
     history = max(0, int(np.ceil(-min(deal.earliest for deal in deals))))
-    if history > _MOST_HISTORY:
-        early = [name for name, deal in zip(names, deals, strict=True) if -deal.earliest > _MOST_HISTORY]
-        message = f"may begin more than {_MOST_HISTORY} quarters before the study; look at its start and slip"
-        raise InputError([Mistake("study", f"portfolio.deals.{name}", message) for name in early])
     standing = _standing(study, deals)
     groups = tuple(
         _group(study, streams, deals, members, number, history, standing)
@@ -240,6 +238,13 @@ def _refuse_collisions(names: list[str]) -> None:
             mistakes.append(Mistake("study", "", message))
     if mistakes:
         raise InputError(mistakes)
+
+
+def _refuse_early_starts(names: tuple[str, ...], deals: list[CompiledDeal]) -> None:
+    early = [name for name, deal in zip(names, deals, strict=True) if -deal.earliest > _MOST_HISTORY]
+    if early:
+        message = f"may begin more than {_MOST_HISTORY} quarters before the study; look at its start and slip"
+        raise InputError([Mistake("study", f"portfolio.deals.{name}", message) for name in early])
 
 
 def _refuse_empty_service(study: Study) -> None:

@@ -12,13 +12,16 @@ driver, score = rho·Z(driver) + sqrt(1 − rho²)·own.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from offtake.quantities import Name, NonNegative, NumberKey, Positive, Terms, listed
+from offtake.samples import read_column
 
 
 def _require(condition: bool, message: str) -> None:
@@ -301,6 +304,11 @@ def lowest(distribution: Distribution) -> float | None:
         )
     if isinstance(distribution, Discrete):
         return min(value for value, weight in distribution.values.items() if weight > 0)
+    if isinstance(distribution, Sampled):
+        # A file that cannot be read is a mistake of its own.
+        with suppress(OSError, ValueError):
+            return float(read_column(Path(distribution.samples.file), distribution.samples.column).min())
+        return None
     if isinstance(distribution, Mixture):
         shown = [lowest(part.of) for part in distribution.parts if part.weight > 0]
         return min((value for value in shown if value is not None), default=None)

@@ -17,15 +17,17 @@ def read_column(file: Path, column: str) -> NDArray[np.float64]:
     if file.suffix == ".parquet":
         import pyarrow.parquet as parquet
 
-        found = parquet.read_table(file, columns=[column]).column(column)
+        table = parquet.read_table(file, columns=[column])
     else:
         import pyarrow.csv as csv
 
-        found = csv.read_csv(file).column(column)
-    if not len(found):
+        table = csv.read_csv(file)
+    if column not in table.column_names:
+        raise ValueError(f"has no column '{column}'")
+    if not table.num_rows:
         raise ValueError("has no rows")
     try:
-        values = found.to_numpy().astype(np.float64)
+        values = table.column(column).to_numpy().astype(np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"column '{column}' holds something that is not a number: {error}") from None
     odd = np.flatnonzero(~np.isfinite(values))
