@@ -324,21 +324,38 @@ class TallyBuilder:
             )
             if negatives < lanes:
                 self._widen(rows, ordered[negatives], ordered[negatives])
-        code, low, total = self._bin[:lanes], self._low[:lanes], self._sum[:lanes]
+        self._keep_runs(rows, *self._runs(bits))
+
+    def _runs(self, bits: NDArray[np.int32]) -> tuple[NDArray[np.int32], *Sums]:
+        """Codes of the bins of ascending patterns, and n, low and low2 of each.
+
+        A quarter of a study's values are one at an end of their row (nothing yet, all there is): one of them
+        goes through the sums, the others are added by their number.
+        """
+        first = int(bits.searchsorted(bits[0], "right")) - 1
+        last = max(first, int(bits.searchsorted(bits[-1], "left")))
+        above = bits.size - 1 - last
+        bits = bits[first : last + 1]
+        code, low, total = self._bin[: bits.size], self._low[: bits.size], self._sum[: bits.size]
         np.right_shift(bits, LOW_BITS, out=code)
-        begins = self._flag[:lanes]
+        begins = self._flag[: bits.size]
         begins[0] = True
         np.not_equal(code[1:], code[:-1], out=begins[1:])
         start = np.flatnonzero(begins)
         n = np.empty_like(start)
         np.subtract(start[1:], start[:-1], out=n[:-1])
-        n[-1] = lanes - start[-1]
+        n[-1] = bits.size - start[-1]
         np.bitwise_and(bits, LOW_MASK, out=low)
         np.copyto(total, low)
         sums = np.add.reduceat(total, start)
         np.multiply(total, total, out=total)
         squares = np.add.reduceat(total, start)
-        self._keep_runs(rows, code[start], n, sums, squares)
+        for end, more in ((0, first), (-1, above)):
+            remainder = int(low[end])
+            n[end] += more
+            sums[end] += more * remainder
+            squares[end] += more * remainder * remainder
+        return code[start], n, sums, squares
 
     def _keep_runs(self, rows: Sequence[int], code: NDArray[np.int32], *sums: *Sums) -> None:
         """Keeps runs of ascending codes (see `add_runs`) as bins: non-negative ones go first, as keys do."""
