@@ -253,6 +253,20 @@ def test_the_largest_study_is_exact():
     assert statistics["p99"][0] == most
 
 
+def test_rows_may_be_more_than_fit_beside_a_bin_in_32_bits():
+    rows, paths = (1 << 32 - BIN_BITS) + 3, 8
+    builder = TallyBuilder(rows, 0)
+    for row in range(rows):
+        builder.add(row, np.arange(row, row + paths, dtype=np.float32), 0)
+    catalogue = [Row("cash", "total", "", row, False, row) for row in range(rows)]
+    summary = Summary(builder.build(paths), catalogue)
+    first = np.arange(rows, dtype=np.float64)
+    assert (summary.statistics["mean"] == first + (paths - 1) / 2).all()
+    assert summary.statistics["p50"] == pytest.approx(first + paths / 2 - 1, rel=0.002)
+    assert summary.probability(rows - 1, "<", float(rows - 1))[0] == 0
+    assert summary.probability(rows - 1, "<", float(rows - 1 + paths))[0] == 1
+
+
 def test_wilson_against_published_values():
     """Newcombe (1998), Statistics in Medicine 17, table I: 81 of 263, 15 of 148, 0 of 20."""
     for hits, count, low, high in (

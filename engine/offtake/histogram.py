@@ -61,8 +61,8 @@ class OrderedBins:
     @classmethod
     def of(cls, tally: Tally, nullable: NDArray[np.bool_]) -> "OrderedBins":
         """nullable: [rows]. Raises OverflowError naming the row of more than 2^33 values."""
-        row = np.right_shift(tally.key, BIN_BITS, dtype=np.int32, casting="unsafe")
-        pattern = np.bitwise_and(tally.key, BIN_MASK, dtype=np.int32, casting="unsafe")
+        row = (tally.key >> BIN_BITS).astype(np.int32)
+        pattern = (tally.key & BIN_MASK).astype(np.int32)
         finite = (pattern & _EXPONENT) != _EXPONENT
         is_none = pattern == _NONE_BIN
         is_none &= nullable[row]
