@@ -183,7 +183,10 @@ class _Collected:
 def _finish(
     study: Study, compiled: Compiled, units: list[Unit], store: BlockStore | None
 ) -> Iterator[Finished]:
-    """Units from the store first, then those still to run, each stored as it is finished."""
+    """Units from the store first, then those still to run, each stored as it is finished.
+
+    What only the study's results can follow is not stored before them.
+    """
     wanted = {unit.first_path: unit for unit in units}
     if store is not None:
         for saved in store.load_all():
@@ -193,8 +196,10 @@ def _finish(
                 yield unit, saved.tally, saved.kept
     todo = list(wanted.values())
     finished = run_units(compiled.plan, todo, study.study.keep_paths, study.device, study.executor)
+    left = len(todo)
     for unit, tally, kept in finished:
-        if store is not None:
+        left -= 1
+        if store is not None and (left or study.study.until):
             store.save(unit.first_path, unit.paths, tally, kept)
         yield unit, tally, kept
         del tally, kept
