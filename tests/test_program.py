@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +149,22 @@ def test_a_result_outlives_the_buffers_of_what_it_was_made_from():
     for step in range(8):
         expected = (expected * arrays[0][step % 2] + np.float32(step)) / np.float32(3)
     np.testing.assert_array_equal(last, expected)
+
+
+def test_what_is_bound_is_freed_at_once():
+    """Not when cycles are collected: a tile holds a hundred megabytes."""
+    graph = Graph()
+    x = graph.input("float", (LANES,))
+    program = Program([x], [x * 2.0 + 1.0])
+    gc.collect()
+    gc.disable()
+    try:
+        calls, results = program.bind(FLOATS.size, [FLOATS.copy()], Scratch(FLOATS.size))
+        alive = weakref.ref(results[0])
+        del calls, results
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_a_stage_may_not_branch_on_a_path():

@@ -31,7 +31,7 @@ _DIGEST_BYTES = 32
 _SEAL = "manifest_sha256"
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Puts a whole file in place, on disk when this returns. Raises OfftakeError naming the folder."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
@@ -80,7 +80,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     raise OfftakeError(f"{folder / MANIFEST} is damaged: it is not what offtake wrote")
 
 
-def pack(tally: Tally, kept: Kept | None, about: Mapping[str, Any]) -> bytes:
+def pack(tally: Tally, kept: Kept | None, about: Mapping[str, Any]) -> memoryview:
     """An npz of a tally, kept paths and any JSON `about` them, followed by the SHA-256 of those bytes."""
     arrays = tally.narrow()
     header = {"about": dict(about), "rows": tally.rows, "paths": tally.paths}
@@ -98,10 +98,10 @@ def pack(tally: Tally, kept: Kept | None, about: Mapping[str, Any]) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     buffer.write(hashlib.sha256(buffer.getbuffer()).digest())
-    return buffer.getvalue()
+    return buffer.getbuffer()
 
 
-def unpack(content: bytes) -> tuple[Tally, Kept | None, dict[str, Any]]:
+def unpack(content: bytes | memoryview) -> tuple[Tally, Kept | None, dict[str, Any]]:
     """What `pack` was given. Raises ValueError when the bytes are not those it returned."""
     body, digest = memoryview(content)[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
     if len(content) <= _DIGEST_BYTES or hashlib.sha256(body).digest() != digest:

@@ -16,8 +16,8 @@ from offtake_kernels.tally import BIN_BITS, BIN_MASK, LOW_BITS, Tally
 Z = 1.96  # the 95 % interval from which errors of quantiles and shares are read
 UNIT_BITS = 149  # every finite float32 is a whole number of 2^-149
 
-# Bins that are summed at a time: bounds the memory beside the histogram.
-_AT_A_TIME = 1 << 18
+# Bins that are put in order at a time, or those of one row: bounds the memory beside the tally.
+_AT_A_TIME = 1 << 17
 _REMAINDERS = float(1 << LOW_BITS)
 _EXPONENT = 0xFF << 8
 _SIGN_BIN = 1 << (BIN_BITS - 1)
@@ -30,7 +30,7 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class OrderedBins:
-    """The bins of every row in order of value, without "none" and without non-finite values.
+    """The bins of some rows, numbered from 0, in order of value, without "none" and non-finite values.
 
     tally               whose `low` and `low2` are read through `place`, int32 [bins]
     row                 int32 [bins]
@@ -59,20 +59,27 @@ class OrderedBins:
     most: Floats
 
     @classmethod
-    def of(cls, tally: Tally, nullable: NDArray[np.bool_]) -> "OrderedBins":
-        """nullable: [rows]. Raises OverflowError naming the row of more than 2^33 values."""
-        row = (tally.key >> BIN_BITS).astype(np.int32)
-        pattern = (tally.key & BIN_MASK).astype(np.int32)
+    def of(cls, tally: Tally, nullable: NDArray[np.bool_], rows: range) -> "OrderedBins":
+        """Those of consecutive rows of a tally; nullable: by row of the tally.
+
+        Raises OverflowError naming the row of more than 2^33 values.
+        """
+        span = slice(rows.start, rows.stop)
+        begin, end = np.searchsorted(tally.key, np.array([rows.start, rows.stop], np.int64) << BIN_BITS)
+        key, nullable = tally.key[begin:end], nullable[span]
+        row = ((key >> BIN_BITS) - rows.start).astype(np.int32)
+        pattern = (key & BIN_MASK).astype(np.int32)
         finite = (pattern & _EXPONENT) != _EXPONENT
         is_none = pattern == _NONE_BIN
         is_none &= nullable[row]
-        assert not tally.low[is_none].any(), "a nullable row holds a negative value"
-        none = np.zeros(tally.rows, np.int64)
-        none[row[is_none]] = tally.n[is_none]
-        nonfinite = np.zeros(tally.rows, np.int64)
-        nonfinite[tally.nonfinite_row] = tally.nonfinite_count
-        place = np.flatnonzero(finite & ~is_none).astype(np.int32)
-        row, pattern = row[place], pattern[place]
+        assert not tally.low[begin:end][is_none].any(), "a nullable row holds a negative value"
+        none = np.zeros(len(rows), np.int64)
+        none[row[is_none]] = tally.n[begin:end][is_none]
+        nonfinite = np.zeros(len(rows), np.int64)
+        here = (rows.start <= tally.nonfinite_row) & (tally.nonfinite_row < rows.stop)
+        nonfinite[tally.nonfinite_row[here] - rows.start] = tally.nonfinite_count[here]
+        kept = np.flatnonzero(finite & ~is_none)
+        place, row, pattern = (begin + kept).astype(np.int32), row[kept], pattern[kept]
         negative = pattern >= _SIGN_BIN
         if negative.any():
             rank = np.where(negative, BIN_MASK - pattern, pattern + _SIGN_BIN)
@@ -89,18 +96,18 @@ class OrderedBins:
             shift=np.maximum(exponent, 1) - 1,
             sign=1 - 2 * negative.astype(np.int8),
             before=np.concatenate(([0], np.cumsum(n))),
-            start=np.searchsorted(row, np.arange(tally.rows + 1, dtype=np.int32)),
+            start=np.searchsorted(row, np.arange(len(rows) + 1, dtype=np.int32)),
             none=none,
             nonfinite=nonfinite,
-            least=np.where(nullable, tally.least_nonnegative, tally.minimum).astype(np.float64),
-            most=tally.maximum.astype(np.float64),
+            least=np.where(nullable, tally.least_nonnegative[span], tally.minimum[span]).astype(np.float64),
+            most=tally.maximum[span].astype(np.float64),
         )
         empty = bins.count == 0
         bins.least[empty] = np.nan
         bins.most[empty] = np.nan
         if (bins.count > _MOST_VALUES).any():
             worst = int(bins.count.argmax())
-            raise OverflowError(f"row {worst}: {bins.count[worst]} values, and exact sums hold 2^33")
+            raise OverflowError(f"row {rows[worst]}: {bins.count[worst]} values, and exact sums hold 2^33")
         return bins
 
     @cached_property
@@ -136,23 +143,23 @@ class OrderedBins:
         )
         return np.where(same, self.sign[bin] * size, np.nan)
 
-    def exact_sums(self, bins: Integers | range) -> tuple[list[int], list[int]]:
+    def exact_sums(self, bins: Integers | slice) -> tuple[list[int], list[int]]:
         """Sum (in 2^-149) and sum of squares (in 2^-298) over bins, which ascend, by row.
 
         In a run of one row, sign and exponent, int64 holds Σnt, Σl, Σnt², Σtl and Σl² (t = top; N <= 2^33);
         runs join as Python integers.
         """
         first, second = [0] * self.none.size, [0] * self.none.size
-        for begin in range(0, len(bins), _AT_A_TIME):
-            part = bins[begin : begin + _AT_A_TIME]
-            for r, move, one, nt, lo, ntt, tl, ll in self._runs(_index(part)):
-                first[r] += one * ((nt << LOW_BITS) + lo) << move
-                second[r] += ((ntt << 2 * LOW_BITS) + (tl << LOW_BITS + 1) + ll) << 2 * move
+        for r, move, one, nt, lo, ntt, tl, ll in self._runs(bins):
+            first[r] += one * ((nt << LOW_BITS) + lo) << move
+            second[r] += ((ntt << 2 * LOW_BITS) + (tl << LOW_BITS + 1) + ll) << 2 * move
         return first, second
 
     def _runs(self, bins: Integers | slice) -> Iterator[tuple[int, ...]]:
         """Row, shift, sign and the five sums of each run among bins."""
         row, n, shift, sign = self.row[bins], self.n[bins], self.shift[bins], self.sign[bins]
+        if not row.size:
+            return iter(())
         top = self.top[bins].astype(np.int64)
         low, low2 = self._remainders(bins)
         starts = np.empty(row.size, np.bool_)
@@ -240,5 +247,11 @@ class OrderedBins:
         return float((self.n[bins] * part).sum())
 
 
-def _index(bins: Integers | range) -> Integers | slice:
-    return slice(bins.start, bins.stop) if isinstance(bins, range) else bins
+def spans(tally: Tally) -> Iterator[range]:
+    """All rows of a tally, in parts of so few bins that little memory is needed beside it."""
+    start = np.searchsorted(tally.key, np.arange(tally.rows + 1) << BIN_BITS)
+    first = 0
+    while first < tally.rows:
+        fit = int(np.searchsorted(start, start[first] + _AT_A_TIME, side="right")) - 1
+        yield (span := range(first, max(fit, first + 1)))
+        first = span.stop

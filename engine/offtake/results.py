@@ -209,7 +209,9 @@ class Result:
             "start": self.start.isoformat(),
             "units": self.units,
         }
-        content = {f"{name}.parquet": _parquet(getattr(self, name).table) for name in TABLES}
+        content: dict[str, bytes | memoryview] = {
+            f"{name}.parquet": _parquet(getattr(self, name).table) for name in TABLES
+        }
         content[CONFIG] = self.config_yaml.encode()
         content[SUMMARY] = pack(self.summary.tally, self.kept, about)
         for file, data in content.items():

@@ -30,8 +30,9 @@ from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
-from offtake.histogram import UNIT_BITS, Floats, Integers, OrderedBins, Z
+from offtake.histogram import UNIT_BITS, Floats, Integers, OrderedBins, Z, spans
 from offtake_kernels.tally import Tally
 
 QUANTILES = {
@@ -115,11 +116,20 @@ class Summary:
         return hashlib.sha256(f"{self.tally.digest()} {text}".encode()).hexdigest()
 
     @cached_property
-    def bins(self) -> OrderedBins:
-        """The histogram in order of value, by tally row."""
+    def _nullable(self) -> NDArray[np.bool_]:
+        """By row of the tally."""
         nullable = np.zeros(self.tally.rows, np.bool_)
         nullable[self._index[[row.nullable for row in self.rows]]] = True
-        return OrderedBins.of(self.tally, nullable)
+        return nullable
+
+    def _bins(self, rows: range) -> OrderedBins:
+        """The histogram of rows of the tally in order of value."""
+        return OrderedBins.of(self.tally, self._nullable, rows)
+
+    def _bins_at(self, position: int) -> OrderedBins:
+        """The histogram of the row at a position, as row 0."""
+        row = int(self._index[position])
+        return self._bins(range(row, row + 1))
 
     @cached_property
     def nonfinite(self) -> list[tuple[Row, int, int]]:
@@ -136,15 +146,23 @@ class Summary:
     @cached_property
     def statistics(self) -> dict[str, Floats | Integers]:
         """Columns of quarters.parquet by name, [output rows], NaN for null; `paths` counts "none" too."""
-        used, back = np.unique(self._index, return_inverse=True)
-        return {name: column[back] for name, column in _statistics(self.bins, used).items()}
+        return self._columns(self._index)
 
     def statistics_of(self, positions: Sequence[int]) -> dict[str, Floats | Integers]:
         """As `statistics`, for some output rows only: what a glance needs costs less than everything."""
         if "statistics" in vars(self):
             return {name: column[list(positions)] for name, column in self.statistics.items()}
-        used, back = np.unique(self._index[list(positions)], return_inverse=True)
-        return {name: column[back] for name, column in _statistics(self.bins, used).items()}
+        return self._columns(self._index[list(positions)])
+
+    def _columns(self, rows: Integers) -> dict[str, Floats | Integers]:
+        """Statistics of tally rows, in any order and as often as they come."""
+        used, back = np.unique(rows, return_inverse=True)
+        parts = []
+        for span in spans(self.tally):
+            here = used[np.searchsorted(used, span.start) : np.searchsorted(used, span.stop)]
+            if here.size:
+                parts.append(_statistics(self._bins(span), here - span.start))
+        return {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
 
     @cached_property
     def threshold_statistics(self) -> dict[str, Floats]:
@@ -166,9 +184,9 @@ class Summary:
         """
         if not 0 <= p <= 1:
             raise ValueError(f"a quantile is between 0 and 1, not {p}")
-        exact, rows = Fraction(repr(float(p))), self._index[[position]]
-        value = self.bins.value(rows, self.bins.rank(rows, exact))
-        return float(value[0]), float(self.bins.error(rows, exact)[0])
+        exact, bins, only = Fraction(repr(float(p))), self._bins_at(position), np.array([0])
+        value = bins.value(only, bins.rank(only, exact))
+        return float(value[0]), float(bins.error(only, exact)[0])
 
     def probability(self, position: int, op: str, level: float) -> tuple[float, float, float]:
         """P(value op level) over all paths, its standard error, and half of Wilson's 95 % interval.
@@ -178,15 +196,15 @@ class Summary:
         """
         if op not in OPERATORS or math.isnan(level):
             raise ValueError(f"a probability is of {', '.join(OPERATORS)} and a number, not {op} {level}")
-        bins, row = self.bins, int(self._index[position])
-        under = bins.below(row, level, or_equal=op in ("<=", ">"))
-        count = int(bins.count[row])
+        bins = self._bins_at(position)
+        under = bins.below(0, level, or_equal=op in ("<=", ">"))
+        count = int(bins.count[0])
         hits = under if op in ("<", "<=") else count - under
-        return wilson(hits, count + int(bins.none[row]))
+        return wilson(hits, count + int(bins.none[0]))
 
 
 def _statistics(bins: OrderedBins, rows: Integers) -> dict[str, Floats | Integers]:
-    """The columns of `Summary.statistics` for these tally rows."""
+    """The columns of `Summary.statistics` for rows of `bins`, which ascend."""
     mean, sd, se = _moments(bins, rows)
     low, low_error = _tail_mean(bins, rows, low=True)
     high, high_error = _tail_mean(bins, rows, low=False)
@@ -225,10 +243,10 @@ def _moments(bins: OrderedBins, rows: Integers) -> tuple[Floats, Floats, Floats]
     return mean, sd, se
 
 
-def _of_rows(bins: OrderedBins, rows: Integers) -> Integers | range:
+def _of_rows(bins: OrderedBins, rows: Integers) -> Integers | slice:
     """The bins of rows, which ascend."""
     everything = rows.size == bins.none.size
-    return range(bins.n.size) if everything else _ranges(bins.start[rows], bins.start[rows + 1])
+    return slice(None) if everything else _ranges(bins.start[rows], bins.start[rows + 1])
 
 
 def _ranges(first: Integers, end: Integers) -> Integers:

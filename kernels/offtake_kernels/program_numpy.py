@@ -24,6 +24,8 @@ _LOW_BITS = np.int32(0x7FFFFFFF)
 _PATTERN = -1
 _TOP_BIT = np.int32(-0x80000000)
 Call = Callable[[], object]
+# Where each value lives: a slot of the scratch, the input that it replaces, or None for an own array.
+Slots = dict[int, tuple[int, int] | Value | None]
 
 
 class MaskOps(GraphOps):
@@ -72,26 +74,7 @@ class Program:
         shapes.
         """
         located = {value.number: array for value, array in zip(self.inputs, arrays, strict=True)}
-
-        def array(value: Value) -> np.ndarray:
-            found = located.get(value.number)
-            if found is None:
-                found = located[value.number] = locate(value)
-            return found
-
-        def locate(value: Value) -> np.ndarray:
-            if value.constant is not None:
-                return value.constant
-            if value.op == "row":
-                return array(value.args[0])[value.args[1]]
-            if value.op in _VIEWS:
-                return array(value.args[0]).view(DTYPES[value.kind])
-            slot, dtype = self._slots[value.number], DTYPES[value.kind]
-            shape = tuple(lanes if n == LANES else n for n in value.shape)
-            if isinstance(slot, Value):
-                return array(slot)
-            return np.empty(shape, dtype) if slot is None else scratch.array(slot, shape, dtype)
-
+        array = _Arrays(self._slots, located, scratch, lanes).of
         calls = [call for value in self._computed for call in _calls(value, array, scratch, lanes)]
         moved = [
             (array(old), array(new)) for old, new in self._updates if self._slots.get(new.number) is not old
@@ -125,6 +108,36 @@ class Scratch:
         return self._full[key][:lanes]
 
 
+class _Arrays:
+    """Where the values of a program lie, found once each: `located` begins with those of its inputs.
+
+    Not functions that call one another: those would keep a tile's memory until cycles are collected.
+    """
+
+    def __init__(self, slots: Slots, located: dict[int, np.ndarray], scratch: Scratch, lanes: int):
+        self._slots, self._located, self._scratch, self._lanes = slots, located, scratch, lanes
+
+    def of(self, value: Value) -> np.ndarray:
+        """The array of a value."""
+        found = self._located.get(value.number)
+        if found is None:
+            found = self._located[value.number] = self._locate(value)
+        return found
+
+    def _locate(self, value: Value) -> np.ndarray:
+        if value.constant is not None:
+            return value.constant
+        if value.op == "row":
+            return self.of(value.args[0])[value.args[1]]
+        if value.op in _VIEWS:
+            return self.of(value.args[0]).view(DTYPES[value.kind])
+        slot, dtype = self._slots[value.number], DTYPES[value.kind]
+        if isinstance(slot, Value):
+            return self.of(slot)
+        shape = tuple(self._lanes if n == LANES else n for n in value.shape)
+        return np.empty(shape, dtype) if slot is None else self._scratch.array(slot, shape, dtype)
+
+
 def _root(value: Value) -> Value:
     """The value whose memory a view shows."""
     while value.op in _VIEWS:
@@ -134,14 +147,13 @@ def _root(value: Value) -> Value:
 
 def _allocate(
     computed: Sequence[Value], wanted: Sequence[Value], updates: Sequence[tuple[Value, Value]]
-) -> dict[int, tuple[int, int] | Value | None]:
-    """Where each value lives: a slot of the scratch, the input that it replaces, or None for an own array."""
+) -> Slots:
     last: dict[int, int] = {}
     for position, value in enumerate(computed):
         last.update((_root(a).number, position) for a in value.args if isinstance(a, Value))
     last.update((_root(value).number, len(computed)) for value in wanted)
     replaces = {new.number: old for old, new in reversed(updates) if old.shape == new.shape}
-    slots: dict[int, tuple[int, int] | Value | None] = {}
+    slots: Slots = {}
     free: dict[int, list[tuple[int, int]]] = {}
     made: dict[int, int] = {}
 
