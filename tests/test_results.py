@@ -16,12 +16,14 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import simple
 import xarray as xr
 from rich.console import Console
 
 import offtake
 from offtake import terminal
 from offtake.errors import InputError, OfftakeError
+from offtake.headline import Headline
 from offtake.portfolio import load
 from offtake.results import COLUMNS, TABLES, Result, open_result, period, quarter_number
 from offtake.summary import Row, Summary, ThresholdRow
@@ -310,3 +312,18 @@ def test_a_summary_of_very_many_paths_keeps_its_last_digits(monkeypatch, capsys)
     errors = re.findall(r"±<\S*", "\n".join(lines))
     assert len(errors) > 90
     assert {error.rstrip(",.)") for error in errors} == {"±<0.01", "±<0.1", "±<1"}
+
+
+def test_a_deal_ends_early_in_one_way_at_most_and_the_chance_is_that_of_any():
+    ends = {"cancel": {"hazard": 0.3}, "default": {"hazard": 0.4}, "long_stop": 2.0}
+    slips = {"slip": {"dist": "uniform", "low": 0.0, "high": 3.0}}
+    study = simple.study({"a": simple.deal(**ends, **slips)}, settings={"paths": 4096, "keep_paths": 4096})
+    result = offtake.run(study)
+    scalars = result.path_scalars.to_pandas()
+    early = scalars[[f"a.ended_{how}" for how in ("cancelled", "default", "long_stop")]].to_numpy()
+    assert (early.mean(axis=0) > 0.05).all()
+    assert early.sum(axis=1).max() == 1
+    chance = Headline(result, study).ends_early("a")
+    share = early.any(axis=1).mean()
+    assert chance.value == pytest.approx(share, rel=1e-12)
+    assert chance.se == pytest.approx(math.sqrt(share * (1 - share) / 4096), rel=1e-3)

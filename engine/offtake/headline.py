@@ -61,9 +61,20 @@ class Headline:
     def happens(self, metric: str) -> Number:
         """Probability that a "first …" metric has a value."""
         row = self._place[self.result.summary.find(metric, "total", "", None)]
+        return self._probability(1.0 - self._statistics["share_none"][row], row)
+
+    def ends_early(self, deal: str) -> Number:
+        """Probability that a deal is cancelled, defaulted on or past its long stop: one of them at most."""
+        rows = [
+            self._place[self.result.summary.find(f"ended_{how}", "deal", deal, None)]
+            for how in ("cancelled", "default", "long_stop")
+        ]
+        return self._probability(sum(self._statistics["mean"][row] for row in rows), rows[0])
+
+    def _probability(self, share: float, row: int) -> Number:
+        """A share of a row's paths, with the error of a probability."""
         paths = self._statistics["paths"][row]
-        share, se, _ = wilson(paths * (1.0 - self._statistics["share_none"][row]), paths)
-        return Number.of(share, se)
+        return Number.of(*wilson(paths * share, paths)[:2])
 
     def probabilities(self) -> dict[str, Number]:
         """Chances over the whole horizon."""
@@ -101,10 +112,6 @@ class Headline:
         rows = []
         for name in self.study.portfolio.deals:
             share = self.statistic("mean", "delivered_share", "deal", name)
-            early = [
-                self.statistic("mean", f"ended_{how}", "deal", name)
-                for how in ("cancelled", "default", "long_stop")
-            ]
             spend = [
                 self.statistic("mean", "spend", "deal", name, t) for t in range(self.study.portfolio.quarters)
             ]
@@ -117,7 +124,7 @@ class Headline:
                     "missing_gw": missing,
                     "delivered_share": share,
                     "lateness": self.statistic("mean", "lateness", "deal", name),
-                    "ends_early": Number(sum(e.value or 0.0 for e in early), _sum_of_errors(early)),
+                    "ends_early": self.ends_early(name),
                     "spend": Number(sum(p.value or 0.0 for p in spend), _sum_of_errors(spend)),
                 }
             )
