@@ -327,3 +327,31 @@ def test_a_deal_ends_early_in_one_way_at_most_and_the_chance_is_that_of_any():
     share = early.any(axis=1).mean()
     assert chance.value == pytest.approx(share, rel=1e-12)
     assert chance.se == pytest.approx(math.sqrt(share * (1 - share) / 4096), rel=1e-3)
+
+
+@pytest.mark.parametrize("kept", [512, 10])
+def test_a_year_s_flow_has_the_error_of_its_sum_where_enough_paths_are_kept_and_else_a_bound(kept):
+    volatile = {"growth": 0.3, "volatility": 0.4}
+    revenue = {"revenue": {"initial": 4.0, **volatile}, "demand": {"initial": 1.0, **volatile}}
+    settings = {"paths": 512, "keep_paths": kept}
+    rent = {"rent": {"kind": "commitment", "total": 8.0, "take_or_pay": 0.5}}
+    study = simple.study({"a": simple.deal(pays=rent)}, quarters=8, factors=revenue, settings=settings)
+    result = offtake.run(study)
+    whole = offtake.run(
+        simple.study(
+            {"a": simple.deal(pays=rent)},
+            quarters=8,
+            factors=revenue,
+            settings={"paths": 512, "keep_paths": 512},
+        )
+    )
+    paths = whole.paths.to_pandas()
+    for year, row in zip((0, 1), Headline(result, study).years(), strict=True):
+        for metric in ("revenue", "spend"):
+            flows = paths.pivot(index="path", columns="quarter", values=metric).to_numpy(float)
+            flows = flows[:, 4 * year : 4 * year + 4]
+            exact = flows.sum(axis=1).std(ddof=1) / math.sqrt(512)
+            added = flows.std(axis=0, ddof=1).sum() / math.sqrt(512)
+            assert row[metric].value == pytest.approx(flows.sum(axis=1).mean(), rel=1e-6)
+            assert row[metric].se == pytest.approx(exact if kept == 512 else added, rel=1e-4)
+            assert exact < 0.999 * added

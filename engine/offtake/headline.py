@@ -8,6 +8,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from offtake.announce import announced_totals
 from offtake.results import Result
 from offtake.study import Study
@@ -15,6 +17,8 @@ from offtake.summary import Row, wilson
 
 YEARLY_LEVELS = ("capacity_gw", "compute", "demand", "served", "cash", "funding")
 YEARLY_FLOWS = ("spend", "revenue")
+# Paths from which a correlation is known to a few hundredths, and an error with it.
+_ENOUGH_KEPT = 256
 
 
 @dataclass(frozen=True)
@@ -87,11 +91,7 @@ class Headline:
         return found
 
     def years(self) -> list[dict[str, Any]]:
-        """Means by calendar year: levels in its last quarter, flows over its quarters.
-
-        The error of a year's flow is the sum of its quarters' errors, an upper bound whatever their
-        correlation.
-        """
+        """Means by calendar year: levels in its last quarter, flows over its quarters."""
         rows: dict[int, list[int]] = {}
         start = self.study.portfolio.start
         for t in range(self.study.portfolio.quarters):
@@ -103,9 +103,30 @@ class Headline:
         for metric in YEARLY_LEVELS:
             found[metric] = self.statistic("mean", metric, quarter=quarters[-1])
         for metric in YEARLY_FLOWS:
-            parts = [self.statistic("mean", metric, quarter=t) for t in quarters]
-            found[metric] = Number(sum(p.value or 0.0 for p in parts), _sum_of_errors(parts))
+            found[metric] = self._over_quarters(metric, quarters)
         return found
+
+    @property
+    def errors_add_up(self) -> bool:
+        """Whether too few paths are kept whole to tell how a flow's quarters go together."""
+        kept = self.result.kept
+        return kept is None or kept.path.size < _ENOUGH_KEPT
+
+    def _over_quarters(self, metric: str, quarters: list[int]) -> Number:
+        """A flow over quarters, with the error √(e'Re).
+
+        e: the quarters' errors; R: their correlation in the paths kept whole. Where those are too few, or do
+        not differ, R is 1: errors add up, which is an upper bound.
+        """
+        parts = [self.statistic("mean", metric, quarter=t) for t in quarters]
+        total, kept = sum(p.value or 0.0 for p in parts), self.result.kept
+        if kept is None or self.errors_add_up or any(part.se is None for part in parts):
+            return Number(total, _sum_of_errors(parts))
+        errors = np.array([part.se for part in parts], np.float64)
+        with np.errstate(all="ignore"):
+            together = np.corrcoef(kept.quarter_values[metric][:, quarters].astype(np.float64), rowvar=False)
+        together = np.nan_to_num(np.atleast_2d(together), nan=1.0)
+        return Number(total, math.sqrt(max(errors @ together @ errors, 0.0)))
 
     def deals(self) -> list[dict[str, Any]]:
         """Deals by the planned GW-quarters that they are expected to miss, most first."""

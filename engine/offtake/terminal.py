@@ -30,13 +30,14 @@ def print_summary(result: Result, study: Study, console: Console) -> None:
         f"on {manifest['backend']}",
     )
     _line(console, "Means ± standard error: levels of the last quarter, flows of the year.")
-    _line(console, "Of flows the quarters' errors are added, which is an upper bound.")
+    if headline.errors_add_up:
+        _line(console, "Of flows the quarters' errors are added, which is an upper bound.")
     console.print(_years(headline, _COMPUTE), width=WIDTH)
     _line(console, "compute and demand in million H100-equivalents; money in US$ bn")
     console.print(_years(headline, _MONEY), width=WIDTH)
     _chances(console, headline)
     _line(console, "")
-    _line(console, "Deals, those expected to miss most of their planned GW first:")
+    _line(console, "Deals, those expected to miss most GW first (of spend, ± is an upper bound):")
     console.print(_risks(headline), width=WIDTH)
     _announced_line(console, headline, study)
     _line(console, f"summary_hash {result.summary_hash}")
