@@ -654,6 +654,12 @@ def test_a_portfolio_that_does_not_exist():
     assert message == "study: no portfolio is named 'dem'; did you mean 'demo'?"
 
 
+@pytest.mark.parametrize("source", [123, ["openai"], b"openai"])
+def test_what_cannot_be_a_study_is_a_mistake(source):
+    with pytest.raises(InputError, match=f"not {type(source).__name__}$"):
+        load(source)
+
+
 def test_a_run_option_does_not_belong_in_a_file(study_file):
     assert said(study_file("portfolio:\n", "out: x\nportfolio:\n")) == [
         "study.yaml:1:1: out: belongs on the command line, not in a study"

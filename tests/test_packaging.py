@@ -88,10 +88,20 @@ def test_import_offtake_is_light():
     assert done.stdout.strip() == "[]"
 
 
-def test_a_study_is_run_without_the_optional_packages():
-    optional = {"jax", "cupy", "pandas", "polars", "xarray", "altair", "ray", "scipy.stats"}
+def test_a_study_is_run_and_saved_without_the_optional_packages(tmp_path):
+    optional = {
+        "jax",
+        "cupy",
+        "pandas",
+        "polars",
+        "xarray",
+        "altair",
+        "ray",
+        "scipy.stats",
+        "pyarrow.compute",
+    }
     program = (
-        "import sys, offtake; offtake.run(offtake.load('openai', ['study.paths=16']));"
+        f"import sys, offtake; offtake.run(offtake.load('openai', ['study.paths=16']), out={str(tmp_path)!r});"
         f"print(sorted(set(sys.modules) & {optional}))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

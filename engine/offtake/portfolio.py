@@ -78,8 +78,11 @@ def compose(
     """The composed mapping of a source, not yet validated; its mistakes are recorded in it."""
     if isinstance(source, Mapping):
         return compose_whole(_document_of(source), overrides, config_dir)
-    if isinstance(source, Path) or (source is not None and _is_file_like(source)):
+    if isinstance(source, Path) or (isinstance(source, str) and _is_file_like(source)):
         return compose_whole(read_yaml(Path(source)), overrides, config_dir)
+    if not isinstance(source, str | None):
+        message = f"a study is a portfolio's name, a path or a mapping, not {type(source).__name__}"
+        raise InputError([Mistake("study", "", message)])
     if source is not None and source not in (names := portfolio_names(config_dir)):
         hint = did_you_mean(source, names) or f"there are: {', '.join(names)}; or give a path to a .yaml file"
         message = f"no portfolio is named {source[:64]!a}"

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from offtake.checkpoints import pack, prepare_folder, read_manifest, unpack, write_atomically, write_manifest
+from offtake.columns import categories, finite, numbers, texts
 from offtake.errors import InputError, Mistake, OfftakeError
 from offtake.frame import Frame
 from offtake.ratio import METRIC, unit_cost_of_means
@@ -133,10 +134,10 @@ class Result:
         rows = self.summary.thresholds
         columns = {
             **_catalogue(rows),
-            "quarter": pa.array([row.quarter for row in rows], pa.int32()),
-            "op": _dictionary([row.op for row in rows]),
-            "level": pa.array([row.level for row in rows], pa.float64()),
-            **{name: _nullable(column) for name, column in self.summary.threshold_statistics.items()},
+            "quarter": _quarters(rows),
+            "op": categories([row.op for row in rows]),
+            "level": numbers(np.array([row.level for row in rows], np.float64)),
+            **{name: finite(column) for name, column in self.summary.threshold_statistics.items()},
         }
         return Frame(self._table("thresholds", columns), (*_SERIES, "quarter", "op", "level"))
 
@@ -146,8 +147,8 @@ class Result:
         kept = self.kept or _nothing_kept()
         steps = next((values.shape[1] for values in kept.quarter_values.values()), 0)
         columns = {
-            "path": pa.array(np.repeat(kept.path, steps)),
-            "quarter": pa.array(np.tile(np.arange(steps, dtype=np.int32), kept.path.size)),
+            "path": numbers(np.repeat(kept.path, steps)),
+            "quarter": numbers(np.tile(np.arange(steps, dtype=np.int32), kept.path.size)),
             **{name: _kept_column(kept, name, values) for name, values in kept.quarter_values.items()},
         }
         return Frame(self._table("paths", columns), ("path",), "quarter")
@@ -156,7 +157,7 @@ class Result:
     def path_scalars(self) -> Frame:
         """path and one column per metric (a deal's as deal.metric), for the paths kept whole."""
         kept = self.kept or _nothing_kept()
-        columns = {"path": pa.array(kept.path)}
+        columns = {"path": numbers(kept.path)}
         columns.update(
             {name: _kept_column(kept, name, values) for name, values in kept.scalar_values.items()}
         )
@@ -247,29 +248,29 @@ class Result:
         rows = [self.summary.rows[i] for i in chosen]
         columns = _catalogue(rows)
         if quarterly:
-            columns["quarter"] = pa.array([row.quarter for row in rows], pa.int32())
-            columns["period"] = pa.array([period(self.start, row.quarter or 0) for row in rows], pa.string())
+            columns["quarter"] = _quarters(rows)
+            columns["period"] = texts([period(self.start, row.quarter or 0) for row in rows])
         index = np.array(chosen, np.int64)
         for name, column in self.summary.statistics.items():
-            columns[name] = pa.array(column[index]) if name == "paths" else _nullable(column[index])
+            columns[name] = numbers(column[index]) if name == "paths" else finite(column[index])
         return columns
 
     def _with_unit_cost_of_means(self, table: pa.Table) -> pa.Table:
         """The table and a row a quarter with mean spend over mean compute: mean and se, no distribution."""
-        rows = [
-            {
-                "metric": METRIC,
-                "scope": "total",
-                "name": "",
-                "quarter": quarter,
-                "period": period(self.start, quarter),
-                "mean": None if math.isnan(value) else value,
-                "se": None if math.isnan(se) else se,
-                "paths": self.summary.tally.paths,
-            }
-            for quarter, value, se in unit_cost_of_means(self.summary)
-        ]
-        added = pa.Table.from_pylist(rows, schema=table.schema)
+        found = np.array(unit_cost_of_means(self.summary), np.float64).reshape(-1, 3)
+        quarter, mean, se = found[:, 0].astype(np.int32), found[:, 1], found[:, 2]
+        columns = {
+            "metric": categories([METRIC] * quarter.size),
+            "scope": categories(["total"] * quarter.size),
+            "name": categories([""] * quarter.size),
+            "quarter": numbers(quarter),
+            "period": texts([period(self.start, t) for t in quarter.tolist()]),
+            "mean": finite(mean),
+            "se": finite(se),
+            "paths": numbers(np.full(quarter.size, self.summary.tally.paths)),
+        }
+        others = {field.name: pa.nulls(quarter.size, field.type) for field in table.schema}
+        added = pa.Table.from_arrays(list({**others, **columns}.values()), schema=table.schema)
         return pa.concat_tables([table, added]).unify_dictionaries().combine_chunks()
 
     def _table(self, name: str, columns: Mapping[str, pa.Array]) -> pa.Table:
@@ -352,18 +353,13 @@ def _parquet(table: pa.Table) -> bytes:
 
 
 def _catalogue(rows: Sequence[Row] | Sequence[ThresholdRow]) -> dict[str, pa.Array]:
-    return {name: _dictionary([getattr(row, name) for row in rows]) for name in _SERIES}
+    return {name: categories([getattr(row, name) for row in rows]) for name in _SERIES}
 
 
-def _dictionary(values: list[str]) -> pa.Array:
-    """As `dictionary_encode`, which would import every function that Arrow can compute."""
-    number = {value: index for index, value in enumerate(dict.fromkeys(values))}
-    index = pa.array([number[value] for value in values], pa.int32())
-    return pa.DictionaryArray.from_arrays(index, pa.array(list(number), pa.string()))
-
-
-def _nullable(values: NDArray) -> pa.Array:
-    return pa.array(values, mask=~np.isfinite(values))
+def _quarters(rows: Sequence[Row] | Sequence[ThresholdRow]) -> pa.Array:
+    """Null for one number a path."""
+    quarter = np.array([-1 if row.quarter is None else row.quarter for row in rows], np.int32)
+    return numbers(quarter, quarter < 0)
 
 
 def _kept_column(kept: Kept, name: str, values: NDArray[np.float32]) -> pa.Array:
@@ -371,7 +367,7 @@ def _kept_column(kept: Kept, name: str, values: NDArray[np.float32]) -> pa.Array
     missing = ~np.isfinite(flat)
     if name in kept.nullable:
         missing |= flat == -1.0
-    return pa.array(flat, mask=missing)
+    return numbers(flat, missing)
 
 
 def _nothing_kept() -> Kept:
