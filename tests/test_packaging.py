@@ -89,19 +89,11 @@ def test_import_offtake_is_light():
 
 
 def test_a_study_is_run_and_saved_without_the_optional_packages(tmp_path):
-    optional = {
-        "jax",
-        "cupy",
-        "pandas",
-        "polars",
-        "xarray",
-        "altair",
-        "ray",
-        "scipy.stats",
-        "pyarrow.compute",
-    }
+    optional = {"jax", "cupy", "pandas", "polars", "xarray", "altair", "ray", "scipy.stats"}
+    optional.add("pyarrow.compute")
     program = (
-        f"import sys, offtake; offtake.run(offtake.load('openai', ['study.paths=16']), out={str(tmp_path)!r});"
+        "import sys, offtake;"
+        f"offtake.run(offtake.load('openai', ['study.paths=16']), out={str(tmp_path)!r});"
         f"print(sorted(set(sys.modules) & {optional}))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
