@@ -89,8 +89,8 @@ def test_import_offtake_is_light():
 
 
 def test_a_study_is_run_and_saved_without_the_optional_packages(tmp_path):
-    optional = {"jax", "cupy", "pandas", "polars", "xarray", "altair", "ray", "scipy.stats"}
-    optional.add("pyarrow.compute")
+    packages = {"jax", "cupy", "pandas", "polars", "xarray", "altair", "ray"}
+    optional = {*packages, "scipy.stats", "pyarrow.compute"}
     program = (
         "import sys, offtake;"
         f"offtake.run(offtake.load('openai', ['study.paths=16']), out={str(tmp_path)!r});"

@@ -332,19 +332,15 @@ def test_a_deal_ends_early_in_one_way_at_most_and_the_chance_is_that_of_any():
 @pytest.mark.parametrize("kept", [512, 10])
 def test_a_year_s_flow_has_the_error_of_its_sum_where_enough_paths_are_kept_and_else_a_bound(kept):
     volatile = {"growth": 0.3, "volatility": 0.4}
-    revenue = {"revenue": {"initial": 4.0, **volatile}, "demand": {"initial": 1.0, **volatile}}
-    settings = {"paths": 512, "keep_paths": kept}
-    rent = {"rent": {"kind": "commitment", "total": 8.0, "take_or_pay": 0.5}}
-    study = simple.study({"a": simple.deal(pays=rent)}, quarters=8, factors=revenue, settings=settings)
+    factors = {"revenue": {"initial": 4.0, **volatile}, "demand": {"initial": 1.0, **volatile}}
+    deals = {"a": simple.deal(pays={"rent": {"kind": "commitment", "total": 8.0, "take_or_pay": 0.5}})}
+
+    def keeping(paths: int) -> offtake.Study:
+        settings = {"paths": 512, "keep_paths": paths}
+        return simple.study(deals, quarters=8, factors=factors, settings=settings)
+
+    study, whole = keeping(kept), offtake.run(keeping(512))
     result = offtake.run(study)
-    whole = offtake.run(
-        simple.study(
-            {"a": simple.deal(pays=rent)},
-            quarters=8,
-            factors=revenue,
-            settings={"paths": 512, "keep_paths": 512},
-        )
-    )
     paths = whole.paths.to_pandas()
     for year, row in zip((0, 1), Headline(result, study).years(), strict=True):
         for metric in ("revenue", "spend"):

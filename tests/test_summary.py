@@ -253,6 +253,14 @@ def test_the_largest_study_is_exact():
     assert statistics["p99"][0] == most
 
 
+def test_no_rows_have_empty_columns():
+    summary = summary_of(np.ones(3, np.float32))
+    empty = summary.statistics_of([])
+    assert empty.keys() == summary.statistics.keys()
+    assert {column.shape for column in (*empty.values(), *summary.statistics_of([]).values())} == {(0,)}
+    assert Summary(summary.tally, []).statistics["mean"].shape == (0,)
+
+
 def test_rows_may_be_more_than_fit_beside_a_bin_in_32_bits():
     rows, paths = (1 << 32 - BIN_BITS) + 3, 8
     builder = TallyBuilder(rows, 0)

@@ -14,6 +14,7 @@ from offtake.announce import announced_totals
 from offtake.results import Result
 from offtake.study import Study
 from offtake.summary import Row, wilson
+from offtake_kernels.kept import Kept
 
 YEARLY_LEVELS = ("capacity_gw", "compute", "demand", "served", "cash", "funding")
 YEARLY_FLOWS = ("spend", "revenue")
@@ -109,8 +110,12 @@ class Headline:
     @property
     def errors_add_up(self) -> bool:
         """Whether too few paths are kept whole to tell how a flow's quarters go together."""
+        return self._kept_enough is None
+
+    @property
+    def _kept_enough(self) -> Kept | None:
         kept = self.result.kept
-        return kept is None or kept.path.size < _ENOUGH_KEPT
+        return None if kept is None or kept.path.size < _ENOUGH_KEPT else kept
 
     def _over_quarters(self, metric: str, quarters: list[int]) -> Number:
         """A flow over quarters, with the error √(e'Re).
@@ -119,14 +124,14 @@ class Headline:
         not differ, R is 1: errors add up, which is an upper bound.
         """
         parts = [self.statistic("mean", metric, quarter=t) for t in quarters]
-        total, kept = sum(p.value or 0.0 for p in parts), self.result.kept
-        if kept is None or self.errors_add_up or any(part.se is None for part in parts):
-            return Number(total, _sum_of_errors(parts))
+        bound, kept = _added(parts), self._kept_enough
+        if kept is None or bound.se is None:
+            return bound
         errors = np.array([part.se for part in parts], np.float64)
         with np.errstate(all="ignore"):
             together = np.corrcoef(kept.quarter_values[metric][:, quarters].astype(np.float64), rowvar=False)
         together = np.nan_to_num(np.atleast_2d(together), nan=1.0)
-        return Number(total, math.sqrt(max(errors @ together @ errors, 0.0)))
+        return Number(bound.value, math.sqrt(max(errors @ together @ errors, 0.0)))
 
     def deals(self) -> list[dict[str, Any]]:
         """Deals by the planned GW-quarters that they are expected to miss, most first."""
@@ -146,7 +151,7 @@ class Headline:
                     "delivered_share": share,
                     "lateness": self.statistic("mean", "lateness", "deal", name),
                     "ends_early": self.ends_early(name),
-                    "spend": Number(sum(p.value or 0.0 for p in spend), _sum_of_errors(spend)),
+                    "spend": _added(spend),
                 }
             )
         return sorted(rows, key=lambda row: -row["missing_gw"])
@@ -188,8 +193,10 @@ class Headline:
         }
 
 
-def _sum_of_errors(parts: list[Number]) -> float | None:
-    return None if any(part.se is None for part in parts) else sum(part.se or 0.0 for part in parts)
+def _added(parts: list[Number]) -> Number:
+    """Their sum, with the sum of their errors: an upper bound, whatever their correlation."""
+    error = None if any(part.se is None for part in parts) else sum(part.se or 0.0 for part in parts)
+    return Number(sum(part.value or 0.0 for part in parts), error)
 
 
 def _plain_row(row: dict[str, Any]) -> dict[str, Any]:

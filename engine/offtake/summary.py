@@ -160,7 +160,8 @@ class Summary:
         parts = []
         for span in spans(self.tally):
             here = used[np.searchsorted(used, span.start) : np.searchsorted(used, span.stop)]
-            if here.size:
+            # The first part says what the columns are, even of no rows.
+            if here.size or not parts:
                 parts.append(_statistics(self._bins(span), here - span.start))
         return {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
 
