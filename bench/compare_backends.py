@@ -29,8 +29,9 @@ from offtake.compile import compile_study
 from offtake.hal.host import cores, processor
 from offtake.portfolio import load
 from offtake_kernels import walk
+from offtake_kernels.bins import MOST_LANES
 from offtake_kernels.layout import Plan
-from offtake_kernels.tally import MOST_LANES, TallyBuilder
+from offtake_kernels.tally import TallyBuilder
 
 LONGEST_SECONDS = 600.0
 UNITS_OF_A_WORKER = 8

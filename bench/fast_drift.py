@@ -24,8 +24,9 @@ from offtake.portfolio import load
 from offtake.study import Study
 from offtake.summary import QUANTILES, Summary
 from offtake_kernels import path_jax, walk
+from offtake_kernels.bins import MOST_LANES
 from offtake_kernels.placement import Placement
-from offtake_kernels.tally import MOST_LANES, TallyBuilder
+from offtake_kernels.tally import TallyBuilder
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "tests" / "data" / "example.yaml"
 STUDIES = {"OpenAI": "openai", "the example": str(EXAMPLE)}

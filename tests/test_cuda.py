@@ -17,8 +17,9 @@ from offtake.hal import cuda_device, nvrtc
 from offtake.portfolio import load
 from offtake.study import DeviceChoice
 from offtake_kernels import path_cuda
+from offtake_kernels.bins import MOST_LANES
 from offtake_kernels.layout import Plan
-from offtake_kernels.tally import MOST_LANES, Tally, TallyBuilder
+from offtake_kernels.tally import Tally, TallyBuilder
 
 FIRST_PATH, PATHS, KEEP = 2**32 - 1000, 3000, 1100
 

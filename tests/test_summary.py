@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from offtake.summary import QUANTILES, Row, Summary, ThresholdRow, wilson
+from offtake_kernels.bins import BIN_BITS
 from offtake_kernels.kept import Kept
-from offtake_kernels.tally import BIN_BITS, Tally, TallyBuilder, merge
+from offtake_kernels.tally import Tally, TallyBuilder, merge
 
 finite_bits = st.integers(0, 2**32 - 1).filter(lambda b: (b >> 23) & 0xFF != 0xFF)
 awkward = st.sampled_from(

@@ -10,17 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from offtake_kernels.tally import (
-    BIN_BITS,
-    BIN_MASK,
-    LOW_BITS,
-    LOW_MASK,
-    MOST_LANES,
-    MOST_VALUES_A_BIN,
-    Tally,
-    TallyBuilder,
-    merge,
-)
+from offtake_kernels.bins import BIN_BITS, BIN_MASK, LOW_BITS, LOW_MASK, MOST_LANES
+from offtake_kernels.tally import MOST_VALUES_A_BIN, Tally, TallyBuilder, merge
 
 any_bits = arrays(np.uint32, st.integers(1, 200), elements=st.integers(0, 2**32 - 1))
 few_bins = arrays(np.uint32, st.integers(1, 200), elements=st.integers(0x41200000, 0x41230000))

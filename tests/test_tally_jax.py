@@ -71,7 +71,7 @@ def test_finite_values_of_every_kind(paths: int):
 
 
 def test_the_largest_remainders_do_not_overflow():
-    from offtake_kernels.tally import MOST_LANES
+    from offtake_kernels.bins import MOST_LANES
 
     values = np.full((1, MOST_LANES), 0x4BFFFFFF, np.uint32)
     values[0, 0] -= 1

@@ -26,9 +26,9 @@ from offtake.hal.device import Device
 from offtake.hal.host import processor
 from offtake.hal.limits import Limits
 from offtake.study import DeviceChoice, Study
+from offtake_kernels.bins import MOST_LANES
 from offtake_kernels.cost import cost_of
 from offtake_kernels.layout import Plan
-from offtake_kernels.tally import MOST_LANES
 
 ROUNDS = 5
 # How many paths a round needs is found from so many, at most so many times more at once.

@@ -11,7 +11,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from offtake_kernels.tally import BIN_BITS, BIN_MASK, LOW_BITS, Tally
+from offtake_kernels.bins import BIN_BITS, BIN_MASK, LOW_BITS
+from offtake_kernels.tally import Tally
 
 Z = 1.96  # the 95 % interval from which errors of quantiles and shares are read
 UNIT_BITS = 149  # every finite float32 is a whole number of 2^-149

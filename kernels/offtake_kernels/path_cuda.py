@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from .bins import BIN_BITS
 from .kept import Kept
 from .kernel import Kernel
 from .layout import NONE, Plan
-from .tally import BIN_BITS, RowSums, TallyBuilder
+from .tally import RowSums, TallyBuilder
 from .walk import COMPARE
 
 # Threads of a block of paths: as many as may have every register of a multiprocessor; where a path's frame is

@@ -5,9 +5,7 @@ one quarter, or one number a path), a sparse histogram of float32 bit patterns w
 field is an integer sum, a minimum or a maximum, so tallies merge in any order and any grouping to the same
 bits, which is what makes a study independent of block size, workers, order and restarts.
 
-Notation, for a float32 value with bit pattern `bits`:
-    bin  = bits >> 15         17 bits: sign, 8 of exponent, the top 8 of the mantissa; 2^-8 relative width
-    l    = bits & 0x7fff      the 15 bits left over
+With bin and l of a value as in `bins`,
     key  = row * 2^17 + bin
 and for every key that occurs
     n    = number of values,  low = sum of l,  low2 = sum of l^2.
@@ -26,15 +24,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LOW_BITS = 15
-LOW_MASK = (1 << LOW_BITS) - 1
-BIN_BITS = 32 - LOW_BITS
-BIN_MASK = (1 << BIN_BITS) - 1
-MOST_LANES = 65_536
+from .bins import BIN_BITS, BIN_MASK, LOW_BITS, LOW_MASK, MOST_LANES, quicker
+
 MOST_VALUES_A_BIN = 1 << 33  # low2 < 2^30 n, so int64 holds every sum up to here
 
-INFINITY_BITS = 0x7F80_0000
-_NEGATIVE_INFINITY_BITS = INFINITY_BITS - (1 << 31)
 # Pieces of a row before they are merged: a launch of few paths leaves many small ones; large ones may have no
 # more than so many times the bins of the first, into which those before them are merged.
 _MOST_PIECES = 16
@@ -161,10 +154,6 @@ class TallyBuilder:
         constant row                           0.2  (2)
         a row over 300 to 800 bins             5    (11)
         a row over 4,500 bins, both signs      10   (28)
-    About half is numpy's vectorised int32 sort; then runs of equal bins are summed with `reduceat`. Tried
-    against it on the rows of a study: two weighted `bincount`s over a window of bins, count and remainder
-    packed into one weight (9 where sorting takes 7; and they hold the interpreter lock, which sort and
-    reduceat release), `add.at` (11 to 24), and running sums (10 to 13).
     """
 
     def __init__(self, rows: int, thresholds: int):
@@ -177,10 +166,8 @@ class TallyBuilder:
         self._pieces: dict[int, list[Bins]] = {}
         # Rows whose first piece nobody else holds.
         self._own: set[int] = set()
-        self._sorted = np.empty(MOST_LANES, np.float32)
-        self._bin = np.empty(MOST_LANES, np.int32)
-        self._low = np.empty(MOST_LANES, np.int32)
-        self._sum = np.empty(MOST_LANES, np.int64)
+        self._sum_row = quicker()()
+        self._values = np.empty(MOST_LANES, np.float32)
         self._flag = np.empty(MOST_LANES, np.bool_)
 
     @np.errstate(invalid="ignore")  # a NaN is counted, not warned about
@@ -200,7 +187,7 @@ class TallyBuilder:
         if same.all() and np.isfinite(values[0]):
             self._add_constant(rows, values[0] + np.float32(0), lanes)
         else:
-            self._add_sorted(rows, values, first_path)
+            self._add_varied(rows, values, first_path)
 
     def add_sums(self, rows: Sequence[int], sums: RowSums) -> None:
         """Adds what a device has summed, to each of `rows`."""
@@ -307,55 +294,18 @@ class TallyBuilder:
         self._widen(rows, value, value)
         self._keep(rows, np.array([bits >> LOW_BITS], np.int64), *sums)
 
-    def _add_sorted(self, rows: Sequence[int], values: NDArray[np.float32], first_path: int) -> None:
-        """Sums runs of equal bins of the sorted patterns."""
-        lanes = values.size
-        ordered = self._sorted[:lanes]
-        np.add(values, np.float32(0), out=ordered)  # -0.0 becomes 0.0
-        bits = ordered.view(np.int32)
-        bits.sort()
-        negatives = int(np.searchsorted(bits, 0)) if bits[0] < 0 else 0
-        if bits[-1] >= INFINITY_BITS or (negatives and bits[negatives - 1] >= _NEGATIVE_INFINITY_BITS):
-            self._set_aside_nonfinite(rows, values, first_path, ordered)
-        else:
-            # Negative patterns sort by magnitude, so the least value is the last negative one.
-            self._widen(
-                rows, ordered[max(negatives - 1, 0)], ordered[-1] if negatives < lanes else ordered[0]
-            )
-            if negatives < lanes:
-                self._widen(rows, ordered[negatives], ordered[negatives])
-        self._keep_runs(rows, *self._runs(bits))
-
-    def _runs(self, bits: NDArray[np.int32]) -> tuple[NDArray[np.int32], *Sums]:
-        """Codes of the bins of ascending patterns, and n, low and low2 of each.
-
-        A quarter of a study's values are one at an end of their row (nothing yet, all there is): one of them
-        goes through the sums, the others are added by their number.
-        """
-        first = int(bits.searchsorted(bits[0], "right")) - 1
-        last = max(first, int(bits.searchsorted(bits[-1], "left")))
-        above = bits.size - 1 - last
-        bits = bits[first : last + 1]
-        code, low, total = self._bin[: bits.size], self._low[: bits.size], self._sum[: bits.size]
-        np.right_shift(bits, LOW_BITS, out=code)
-        begins = self._flag[: bits.size]
-        begins[0] = True
-        np.not_equal(code[1:], code[:-1], out=begins[1:])
-        start = np.flatnonzero(begins)
-        n = np.empty_like(start)
-        np.subtract(start[1:], start[:-1], out=n[:-1])
-        n[-1] = bits.size - start[-1]
-        np.bitwise_and(bits, LOW_MASK, out=low)
-        np.copyto(total, low)
-        sums = np.add.reduceat(total, start)
-        np.multiply(total, total, out=total)
-        squares = np.add.reduceat(total, start)
-        for end, more in ((0, first), (-1, above)):
-            remainder = int(low[end])
-            n[end] += more
-            sums[end] += more * remainder
-            squares[end] += more * remainder * remainder
-        return code[start], n, sums, squares
+    def _add_varied(self, rows: Sequence[int], values: NDArray[np.float32], first_path: int) -> None:
+        own = self._values[: values.size]
+        np.add(values, np.float32(0), out=own)  # -0.0 becomes 0.0
+        code, *sums, extremes = self._sum_row(own.view(np.int32))
+        if np.isfinite(extremes[:2]).all():
+            self.add_runs(rows, code, sums, extremes)
+            return
+        self._set_aside_nonfinite(rows, values, first_path)
+        np.add(values, np.float32(0), out=own)
+        own[np.isnan(own)] = np.nan
+        code, *sums, _ = self._sum_row(own.view(np.int32))
+        self._keep_runs(rows, code, *sums)
 
     def _keep_runs(self, rows: Sequence[int], code: NDArray[np.int32], *sums: *Sums) -> None:
         """Keeps runs of ascending codes (see `add_runs`) as bins: non-negative ones go first, as keys do."""
@@ -383,19 +333,14 @@ class TallyBuilder:
             n, low, low2 = (column[~found] for column in sums)
             self._keep((row,), bins[~found], n, low, low2)
 
-    def _set_aside_nonfinite(
-        self, rows: Sequence[int], values: NDArray[np.float32], first_path: int, ordered: NDArray[np.float32]
-    ) -> None:
-        """Counts infinities and NaNs and refills `ordered` with one kind of NaN, sorted."""
+    def _set_aside_nonfinite(self, rows: Sequence[int], values: NDArray[np.float32], first_path: int) -> None:
+        """Counts infinities and NaNs, and looks for the extremes of the others."""
         finite = np.isfinite(values)
         where = np.flatnonzero(~finite)
         self._nonfinite += [(row, int(where.size), first_path + int(where[0])) for row in rows]
         for end in (values[finite], values[finite & (values >= 0)]):
             if end.size:
                 self._widen(rows, end.min() + np.float32(0), end.max() + np.float32(0))
-        bits = ordered.view(np.int32)
-        bits[:] = np.where(np.isnan(values), np.float32(np.nan), values + np.float32(0)).view(np.int32)
-        bits.sort()
 
     def _widen(self, rows: Sequence[int], least: np.float32, most: np.float32) -> None:
         for row in rows:

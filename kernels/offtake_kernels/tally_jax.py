@@ -20,13 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from .bins import LOW_BITS, LOW_MASK, MOST_LANES
 from .graph import LANES
 from .kept import Kept
 from .placement import Placement
-from .tally import INFINITY_BITS, LOW_BITS, LOW_MASK, MOST_LANES, TallyBuilder
+from .tally import TallyBuilder
 from .walk import Record
 
 _HALF_BITS = 16
+_INFINITY_BITS = 0x7F80_0000
 _MAGNITUDE = 0x7FFF_FFFF
 _NEGATIVE_ZERO = -(1 << 31)
 
@@ -100,12 +102,12 @@ def _sorted_runs(bits: Any, there: Any) -> tuple[Any, Any, Any]:
 
 def _extremes(bits: Any, there: Any) -> tuple[Any, Any, Any, Any]:
     """Whether a value is not finite, and the patterns of the extremes; see `Histograms.__call__`."""
-    nonfinite = jnp.any(there & ((bits & _MAGNITUDE) >= INFINITY_BITS), axis=2)
+    nonfinite = jnp.any(there & ((bits & _MAGNITUDE) >= _INFINITY_BITS), axis=2)
     # Integers in the order of the values; the same function leads back.
     order = _as_ordered(bits)
     least = jnp.min(jnp.where(there, order, _MAGNITUDE), axis=2)
     most = jnp.max(jnp.where(there, order, ~_MAGNITUDE), axis=2)
-    least_nonnegative = jnp.min(jnp.where(there & (bits >= 0), bits, INFINITY_BITS), axis=2)
+    least_nonnegative = jnp.min(jnp.where(there & (bits >= 0), bits, _INFINITY_BITS), axis=2)
     return nonfinite.astype(jnp.int32), _as_ordered(least), _as_ordered(most), least_nonnegative
 
 
@@ -185,7 +187,7 @@ def _add_runs(builder: TallyBuilder, rows: Sequence[int], head: np.ndarray, colu
         code, last, *sums = columns[:, :count]
         n = np.diff(last.astype(np.int64), prepend=-1)
         extremes = head[2:].view(np.float32).copy()
-        extremes[2] = np.nan if head[4] == INFINITY_BITS else extremes[2]
+        extremes[2] = np.nan if head[4] == _INFINITY_BITS else extremes[2]
         builder.add_runs(rows, code.view(np.int32), (n, *_of_runs(*sums)), extremes)
 
 

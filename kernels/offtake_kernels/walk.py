@@ -13,9 +13,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .bins import MOST_LANES
 from .kept import Kept
 from .layout import NONE, Plan
-from .tally import MOST_LANES, TallyBuilder
+from .tally import TallyBuilder
 
 # Quarters that a tile runs before the next tile's turn: fewer visits, more rows to hold.
 _VISIT = 4

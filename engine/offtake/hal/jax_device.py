@@ -20,10 +20,11 @@ from offtake.hal.launches import run_launches
 from offtake.hal.limits import COPIED_BYTES, Limits, rate
 from offtake.study import DeviceChoice
 from offtake_kernels import walk
+from offtake_kernels.bins import MOST_LANES
 from offtake_kernels.graph import DTYPES
 from offtake_kernels.kept import Kept
 from offtake_kernels.layout import Plan
-from offtake_kernels.tally import MOST_LANES, Tally
+from offtake_kernels.tally import Tally
 
 # Paths that a CPU device takes at a time: its arrays lie in the cache.
 _CPU_LANES = 16_384

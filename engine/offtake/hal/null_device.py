@@ -14,9 +14,10 @@ from offtake.blocks import MOST_UNITS
 from offtake.hal.launches import run_launches
 from offtake.hal.limits import Limits
 from offtake.study import DeviceChoice
+from offtake_kernels.bins import MOST_LANES
 from offtake_kernels.kept import Kept
 from offtake_kernels.layout import Plan
-from offtake_kernels.tally import MOST_LANES, Tally, TallyBuilder
+from offtake_kernels.tally import Tally, TallyBuilder
 
 
 class NullDevice:

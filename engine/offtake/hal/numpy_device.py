@@ -14,10 +14,11 @@ from offtake.hal.launches import run_launches
 from offtake.hal.limits import COPIED_BYTES, Limits, rate
 from offtake.study import DeviceChoice
 from offtake_kernels import ops_numpy, path_numpy, philox, walk, yardstick
+from offtake_kernels.bins import MOST_LANES
 from offtake_kernels.kept import Kept
 from offtake_kernels.layout import Plan
 from offtake_kernels.program_numpy import Program, Scratch
-from offtake_kernels.tally import MOST_LANES, Tally
+from offtake_kernels.tally import Tally
 
 # As many numbers as a core's cache holds many arrays of.
 _CACHED_LANES = 16_384
