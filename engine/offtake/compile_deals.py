@@ -199,8 +199,9 @@ def _clauses(deal: Deal) -> dict[str, float]:
     for event in ("cancel", "default"):
         clause = getattr(deal, event)
         if clause is not None:
-            found[f"{event}_hazard"] = clause.hazard * YEARS_PER_QUARTER
-            found[f"{event}_bust"] = clause.bust_multiplier - 1.0
+            hazard = clause.hazard * YEARS_PER_QUARTER
+            found[f"{event}_hazard"] = hazard
+            found[f"{event}_bust"] = hazard * (clause.bust_multiplier - 1.0)
     if deal.cancel is not None:
         found |= {"cancel_notice": deal.cancel.notice, "cancel_fee": deal.cancel.fee}
     if deal.extension is not None and deal.extension.when != "never":

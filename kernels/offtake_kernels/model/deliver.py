@@ -176,16 +176,18 @@ def _service_end(ops, group, terms, state, after, signals, t, start):
 
 
 def _hit(ops, event, group, terms, state, after, signals, t):
-    """Whether the cumulative hazard passes the path's exponential threshold in this quarter."""
+    """Whether the cumulative hazard passes the path's exponential threshold in this quarter.
+
+    A default ends its service at once, so that being past the threshold in service is passing it.
+    """
     hazard = group.parameters[f"{event}_hazard"]
-    threshold = terms[f"{event}_threshold"]
+    before, passed = hazard * t, hazard * (t + 1.0)
     if getattr(group.features, f"{event}_in_bust"):
         before = state[f"{event}_hazard"]
-        passed = before + hazard * (1.0 + group.parameters[f"{event}_bust"] * ops.to_float(signals["bust"]))
-        after[f"{event}_hazard"] = passed
-    else:
-        before, passed = hazard * t, hazard * (t + 1.0)
-    return (passed > threshold) & (before <= threshold)
+        in_bust = group.parameters[f"{event}_bust"] * ops.to_float(signals["bust"])
+        after[f"{event}_hazard"] = passed = before + (hazard + in_bust)
+    hit = passed > terms[f"{event}_threshold"]
+    return hit if event == "default" else hit & (before <= terms[f"{event}_threshold"])
 
 
 def _mean(ops, terms, state, position, service, idle):

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 
 def _progress(ops, segment, y):
-    return ops.minimum(ops.maximum(y - segment["begin"], 0.0), segment["length"])
+    """Ladder time spent on a ramp until `y`, and after it; 0 before its begin."""
+    since = ops.maximum(y - segment["begin"], 0.0)
+    on = ops.minimum(since, segment["length"])
+    return on, since - on
 
 
 def mean(ops, segments, position, service):
@@ -17,13 +20,12 @@ def mean(ops, segments, position, service):
     """
     total = 0.0
     for segment in segments:
-        ahead = position + service - segment["begin"]
         if segment["kind"] == "jump":
-            filled = ops.minimum(ops.maximum(ahead, 0.0), service)
+            filled = ops.minimum(ops.maximum(position + service - segment["begin"], 0.0), service)
         else:
-            begin, end = _progress(ops, segment, position), _progress(ops, segment, position + service)
-            after = ops.minimum(ops.maximum(ahead - segment["length"], 0.0), service)
-            filled = (end - begin) * (end + begin) * segment["half_inverse"] + after
+            begin, _ = _progress(ops, segment, position)
+            end, after = _progress(ops, segment, position + service)
+            filled = (end - begin) * (end + begin) * segment["half_inverse"] + ops.minimum(after, service)
         total = total + segment["gw"] * filled
     return total
 
@@ -35,7 +37,8 @@ def level(ops, segments, position):
         if segment["kind"] == "jump":
             total = total + ops.where(position > segment["begin"], segment["gw"], 0.0)
         else:
-            total = total + segment["gw"] * (_progress(ops, segment, position) / segment["length"])
+            on, _ = _progress(ops, segment, position)
+            total = total + segment["gw"] * (on / segment["length"])
     return total
 
 
@@ -46,8 +49,7 @@ def integral(ops, segments, position):
         if segment["kind"] == "jump":
             filled = ops.maximum(position - segment["begin"], 0.0)
         else:
-            part = _progress(ops, segment, position)
-            after = ops.maximum((position - segment["begin"]) - segment["length"], 0.0)
-            filled = part * part * segment["half_inverse"] + after
+            on, after = _progress(ops, segment, position)
+            filled = on * on * segment["half_inverse"] + after
         total = total + segment["gw"] * filled
     return total

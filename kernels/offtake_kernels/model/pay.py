@@ -105,29 +105,35 @@ def _times(amount, factor):
 def _owed(ops, quarter) -> dict:
     """Remaining weights of the capacity profile, GW-quarters: of the first term and of the extension.
 
-    `now`: from the quarter's end to the known end of service. `scheduled`: from its beginning, had nothing
-    ended it.
+    `now`: from the quarter's end to the known end of service. `scheduled`: from there, had nothing ended it;
+    read only where a cancellation takes effect, at the beginning of a quarter that delivers nothing.
     """
-    delivery, group, terms = quarter.delivery, quarter.group, quarter.terms
+    delivery, group, segments = quarter.delivery, quarter.group, quarter.terms["segments"]
+    # Where nothing waits, this is how far the quarter's mean went; past the end of service nothing is left.
+    moves = not group.features.waits
+    reached = delivery["position"] + delivery["service"] if moves else delivery["reached"]
+    here = ladder.integral(ops, segments, reached)
 
-    def weights(position, t, end):
+    def weights(t, end, term_weight=None):
         base_end = ops.minimum(delivery["base_end"], end)
-        here = ladder.integral(ops, terms["segments"], position)
-        base_stop = position + ops.maximum(base_end - t, 0.0)
-        base = ladder.integral(ops, terms["segments"], base_stop)
+        if term_weight is None:
+            stop = reached + ops.maximum(base_end - t, 0.0)
+            base = ladder.integral(ops, segments, stop)
+        else:
+            base = ops.maximum(term_weight, here)
         owed = {
             "base": base - here,
             "base_time": ops.maximum(base_end - ops.maximum(delivery["start"], t), 0.0),
         }
         if group.features.extension != "never":
-            stop = position + ops.maximum(end - t, 0.0)
-            owed["extension"] = ladder.integral(ops, terms["segments"], stop) - base
+            stop = reached + ops.maximum(end - t, 0.0)
+            owed["extension"] = ladder.integral(ops, segments, stop) - base
             owed["extension_time"] = ops.maximum(end - ops.maximum(delivery["base_end"], t), 0.0)
         return owed
 
-    owed = {"now": weights(delivery["reached"], quarter.t + 1.0, delivery["end"])}
+    owed = {"now": weights(quarter.t + 1.0, delivery["end"])}
     if group.features.cancel:
-        owed["scheduled"] = weights(delivery["position"], quarter.t, delivery["scheduled_end"])
+        owed["scheduled"] = weights(quarter.t, delivery["scheduled_end"], quarter.terms.get("term_weight"))
     return owed
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from .. import elementary
 from ..layout import NEVER, Group, Plan, Random
 from ..quantile_table import interpolate
+from . import ladder
 
 
 def _column(values):
@@ -51,6 +52,8 @@ def deal_terms(ops, plan: Plan, number: int, draws) -> dict:
     for event in ("cancel", "default"):
         if getattr(features, event):
             terms[f"{event}_threshold"] = elementary.exponential(ops, draws.word(number, event))
+    if features.cancel and features.has("commitment") and not features.waits:
+        terms["term_weight"] = ladder.integral(ops, terms["segments"], parameters["term"])
     late_price = None
     if features.late_credit:
         credit = parameters["late_per_quarter"] * ops.maximum(slip - parameters["late_grace"], 0.0)
