@@ -160,6 +160,7 @@ class _Collected:
         self._builder = TallyBuilder(compiled.plan.rows, compiled.plan.threshold_rows)
         self._kept: dict[int, Kept] = {}
         self._seen: set[int] = set()
+        self._only: Tally | None = None
         self.paths = 0
         self.target = 0
 
@@ -168,13 +169,15 @@ class _Collected:
             return
         self._seen.add(unit.first_path)
         self._builder.absorb(tally)
+        self._only = tally if len(self._seen) == 1 else None
         self.paths += unit.paths
         if kept is not None:
             self._kept[unit.first_path] = kept
 
     def summary(self) -> Summary:
         catalogue = self._compiled.catalogue
-        return Summary(self._builder.build(self.paths), catalogue.rows, catalogue.threshold_rows)
+        tally = self._builder.build(self.paths) if self._only is None else self._only
+        return Summary(tally, catalogue.rows, catalogue.threshold_rows)
 
     def kept(self) -> Kept | None:
         return Kept.join(list(self._kept.values())) if self._kept else None

@@ -128,24 +128,21 @@ class Scattering:
             np.subtract(bits, 1, out=work)
             spans = [(0, 0), (max(int(work.view(np.uint32).min()) + 1, 1 << LOW_BITS), most)]
         if least < 0:
-            spans.insert(0, (least, highest))
-        parts = [
-            self._taken((begin >> LOW_BITS) & BIN_MASK, (end >> LOW_BITS) & BIN_MASK) for begin, end in spans
-        ]
+            spans.insert(0, (least, highest - (1 << 32)))
+        parts = [self._taken(first >> LOW_BITS, last >> LOW_BITS) for first, last in spans]
         code, packed, squares = (np.concatenate(part) for part in zip(*parts, strict=True))
         n = packed >> _COUNT_BIT
-        extremes = _extremes(least, most, lowest, highest)
-        return Runs(code, n, packed - (n << _COUNT_BIT), squares, extremes)
+        packed &= (1 << _COUNT_BIT) - 1
+        return Runs(code, n, packed, squares, _extremes(least, most, lowest, highest))
 
     def _taken(self, first: int, last: int) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
-        """Codes and sums of the bins from one to another, which are empty then."""
-        sums = self._table[first : last + 1]
-        there = np.flatnonzero(sums.real)
+        """Codes and sums of the bins from one code to another of the same sign, which are empty then."""
+        begin = first & BIN_MASK
+        sums = self._table[begin : begin + last - first + 1]
+        there = sums.real.nonzero()[0]
         found = sums[there]
-        sums[there] = 0
-        code = (there + first).astype(np.int32)
-        code[code >= 1 << (BIN_BITS - 1)] -= 1 << BIN_BITS
-        return code, found.real.astype(np.int64), found.imag.astype(np.int64)
+        sums[:] = 0
+        return (there + first).astype(np.int32), found.real.astype(np.int64), found.imag.astype(np.int64)
 
 
 @cache

@@ -108,32 +108,47 @@ def _owed(ops, quarter) -> dict:
     `now`: from the quarter's end to the known end of service. `scheduled`: from there, had nothing ended it;
     read only where a cancellation takes effect, at the beginning of a quarter that delivers nothing.
     """
-    delivery, group, segments = quarter.delivery, quarter.group, quarter.terms["segments"]
+    delivery, group, terms = quarter.delivery, quarter.group, quarter.terms
     # Where nothing waits, this is how far the quarter's mean went; past the end of service nothing is left.
     moves = not group.features.waits
     reached = delivery["position"] + delivery["service"] if moves else delivery["reached"]
-    here = ladder.integral(ops, segments, reached)
-
-    def weights(t, end, term_weight=None):
-        base_end = ops.minimum(delivery["base_end"], end)
-        if term_weight is None:
-            stop = reached + ops.maximum(base_end - t, 0.0)
-            base = ladder.integral(ops, segments, stop)
-        else:
-            base = ops.maximum(term_weight, here)
-        owed = {
-            "base": base - here,
-            "base_time": ops.maximum(base_end - ops.maximum(delivery["start"], t), 0.0),
-        }
-        if group.features.extension != "never":
-            stop = reached + ops.maximum(end - t, 0.0)
-            owed["extension"] = ladder.integral(ops, segments, stop) - base
-            owed["extension_time"] = ops.maximum(end - ops.maximum(delivery["base_end"], t), 0.0)
-        return owed
-
-    owed = {"now": weights(quarter.t + 1.0, delivery["end"])}
+    here = ladder.integral(ops, terms["segments"], reached)
+    weights = _weights_to(ops, quarter, reached, quarter.t + 1.0, delivery["end"])
+    owed = {"now": _left(ops, quarter, here, weights, quarter.t + 1.0, delivery["end"])}
     if group.features.cancel:
-        owed["scheduled"] = weights(quarter.t, delivery["scheduled_end"], quarter.terms.get("term_weight"))
+        end = delivery["scheduled_end"]
+        if "weights" in terms:
+            weights = [ops.maximum(terms["weights"][0], here)]
+            if group.features.extension != "never":
+                whole = ops.where(end > delivery["base_end"], terms["weights"][1], 0.0)
+                weights.append(ops.maximum(whole, weights[0]))
+        else:
+            weights = _weights_to(ops, quarter, reached, quarter.t, end)
+        owed["scheduled"] = _left(ops, quarter, here, weights, quarter.t, end)
+    return owed
+
+
+def _weights_to(ops, quarter, reached, t, end) -> list:
+    """Weights of the whole first term and, where there may be one, with its extension, cut off at `end`; the
+    ladder is at `reached` at time `t`.
+    """
+    ends = [ops.minimum(quarter.delivery["base_end"], end)]
+    if quarter.group.features.extension != "never":
+        ends.append(end)
+    segments = quarter.terms["segments"]
+    return [ladder.integral(ops, segments, reached + ops.maximum(stop - t, 0.0)) for stop in ends]
+
+
+def _left(ops, quarter, here, weights, t, end) -> dict:
+    """What is left at `t` of weights, `here` until then, and of time."""
+    start, base_end = quarter.delivery["start"], quarter.delivery["base_end"]
+    owed = {
+        "base": weights[0] - here,
+        "base_time": ops.maximum(ops.minimum(base_end, end) - ops.maximum(start, t), 0.0),
+    }
+    if len(weights) > 1:
+        owed["extension"] = weights[1] - weights[0]
+        owed["extension_time"] = ops.maximum(end - ops.maximum(base_end, t), 0.0)
     return owed
 
 

@@ -53,7 +53,10 @@ def deal_terms(ops, plan: Plan, number: int, draws) -> dict:
         if getattr(features, event):
             terms[f"{event}_threshold"] = elementary.exponential(ops, draws.word(number, event))
     if features.cancel and features.has("commitment") and not features.waits:
-        terms["term_weight"] = ladder.integral(ops, terms["segments"], parameters["term"])
+        ends = [parameters["term"]]
+        if features.extension != "never":
+            ends.append(ends[0] + parameters["extension_quarters"])
+        terms["weights"] = [ladder.integral(ops, terms["segments"], end) for end in ends]
     late_price = None
     if features.late_credit:
         credit = parameters["late_per_quarter"] * ops.maximum(slip - parameters["late_grace"], 0.0)
