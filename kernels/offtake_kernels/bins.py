@@ -126,10 +126,10 @@ class Scattering:
         if lowest == 0:
             # Zeros are many and far from the others: what lies between need not be looked at.
             np.subtract(bits, 1, out=work)
-            spans = [(0, 0), (max(int(work.view(np.uint32).min()) + 1, 1 << LOW_BITS), most)]
+            spans = [(0, 0), (int(work.view(np.uint32).min()) + 1, most)]
         if least < 0:
             spans.insert(0, (least, highest - (1 << 32)))
-        parts = [self._taken(first >> LOW_BITS, last >> LOW_BITS) for first, last in spans]
+        parts = [self._taken(first >> LOW_BITS, last >> LOW_BITS) for first, last in spans if first <= last]
         code, packed, squares = (np.concatenate(part) for part in zip(*parts, strict=True))
         n = packed >> _COUNT_BIT
         packed &= (1 << _COUNT_BIT) - 1
