@@ -107,6 +107,8 @@ def simulator(monkeypatch):
 def test_version_and_help(capsys):
     assert cli.main(["--version"]) == 0
     assert re.fullmatch(r"offtake \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
+    assert cli.main(["run", "--version"]) == 0
+    assert re.fullmatch(r"offtake \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
     assert cli.main(["--help"]) == 0
     shown = capsys.readouterr().out
     assert all(command in shown for command in cli.COMMANDS)
@@ -298,11 +300,21 @@ def test_a_failing_point_does_not_stop_the_others(simulator, tmp_path, monkeypat
     out, err = capsys.readouterr()
     assert [json.loads(line) for line in out.splitlines()] == [{"seed": 1}, {"seed": 3}]
     assert "point 1 failed: NaN in cash\n" in err
+    assert err.count("NaN in cash") == 1
     assert "Traceback" not in err
     assert [call["study"].study.seed for call in simulator.calls] == [1, 2, 3]
     assert [Path(call["out"]) for call in simulator.calls] == [
         Path("sweep", name).absolute() for name in "012"
     ] or [call["out"] for call in simulator.calls] == ["sweep/0", "sweep/1", "sweep/2"]
+
+
+def test_stopping_a_point_stops_the_sweep(simulator, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    simulator.failures[2] = StoppedError("stopped after 5 paths; the same command with --resume goes on")
+    assert cli.main(["run", *DEMO, "-m", "study.seed=1,2,3", "out=sweep"]) == StoppedError.exit_code
+    said = "point 1 stopped after 5 paths; the same command with --resume goes on\n"
+    assert capsys.readouterr().err.endswith(said)
+    assert [call["study"].study.seed for call in simulator.calls] == [1, 2]
 
 
 def test_a_sweep_of_a_file_over_a_group_and_a_key(simulator, tmp_path, monkeypatch):

@@ -747,6 +747,16 @@ def test_a_total_that_looks_like_another_unit_is_warned_about(study_file):
     assert load(study_file()).warnings == []
 
 
+def test_a_deal_that_begins_after_the_study_is_warned_about(study_file):
+    late = "portfolio.deals.acme.start"
+    assert load(study_file(), [f"{late}=2027-12-31"]).warnings == []
+    for date in ("2028-01-01", "2126-02-01"):
+        assert load(study_file(), [f"{late}={date}"]).warnings == [
+            f"command line: {late}: {date} is after the study's last quarter;"
+            " nothing of the deal may be seen, is the year right?"
+        ]
+
+
 # ---- anything at all ---------------------------------------------------------------------------------------
 
 TOKENS = [

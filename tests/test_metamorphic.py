@@ -146,6 +146,12 @@ def test_a_replayed_path_equals_the_run(number):
             assert value == (None if seen == -1.0 and metric in result.kept.nullable else seen), metric
 
 
+@pytest.mark.parametrize("path", [-1, 2**33, 1.5, "7", None])
+def test_what_is_no_path_is_refused(path):
+    with pytest.raises(InputError, match=f"{path} is not a path"):
+        offtake.replay(_study(), path)
+
+
 _cache: dict = {}
 
 

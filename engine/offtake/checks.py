@@ -11,7 +11,16 @@ from typing import Any
 from pydantic import BaseModel
 
 from offtake.correlation import SMALLEST_EIGENVALUE, correlation_matrix, weakest_direction
-from offtake.deals import Commitment, Deal, Power, Purchase, SlipLoading, VendorInvestment, Warrants
+from offtake.deals import (
+    Commitment,
+    Deal,
+    Portfolio,
+    Power,
+    Purchase,
+    SlipLoading,
+    VendorInvestment,
+    Warrants,
+)
 from offtake.distributions import Distribution, Sampled, lowest
 from offtake.layering import Composition, did_you_mean
 from offtake.metrics import total_metric_names
@@ -20,6 +29,7 @@ from offtake.source_map import KeyPath
 from offtake.study import Study
 from offtake.world import OPENING_VALUES, REQUIRED_FACTORS, World
 
+_MONTHS_PER_QUARTER = 3
 LARGEST_USUAL_TOTAL = 1000.0
 """US$ bn: no contract of this size has been announced; more is probably millions."""
 
@@ -52,6 +62,7 @@ def check(study: Study, composition: Composition, wrong: list[KeyPath]) -> Study
     findings = _Findings(composition, wrong)
     for name, deal in study.portfolio.deals.items():
         path = ("portfolio", "deals", name)
+        _check_start(findings, path, deal, study.portfolio)
         _check_lifecycle(findings, path, deal)
         _check_references(findings, path, name, deal, study)
         _check_magnitudes(findings, path, deal)
@@ -64,6 +75,17 @@ def check(study: Study, composition: Composition, wrong: list[KeyPath]) -> Study
         _check_samples(findings, path, distribution)
     study._warnings = tuple(findings.warnings)
     return study
+
+
+def _check_start(findings: _Findings, path: KeyPath, deal: Deal, portfolio: Portfolio) -> None:
+    start = portfolio.start
+    months = 12 * (deal.start.year - start.year) + deal.start.month - start.month
+    if months >= _MONTHS_PER_QUARTER * portfolio.quarters:
+        where = findings.composition.location((*path, "start"))
+        findings.warnings.append(
+            f"{where}: {'.'.join(map(str, path))}.start: {deal.start} is after the study's last quarter;"
+            " nothing of the deal may be seen, is the year right?"
+        )
 
 
 def _check_lifecycle(findings: _Findings, path: KeyPath, deal: Deal) -> None:

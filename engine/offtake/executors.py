@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from offtake.blocks import Unit
 from offtake.errors import DeviceError
 from offtake.hal import open_device
-from offtake.hal.host import cores
 from offtake.study import DeviceChoice, ExecutorChoice
 from offtake.workers import Finished, Workers, run_unit
 from offtake_kernels.layout import Plan
@@ -35,8 +34,5 @@ def run_units(
 def _run_pooled(
     plan: Plan, units: list[Unit], keep_paths: int, device: DeviceChoice, workers: int
 ) -> Iterator[Finished]:
-    # Workers share the cores.
-    workers = max(1, min(workers, len(units)))
-    threads = device.threads or max(1, cores() // workers)
-    with Workers(plan, device.model_copy(update={"threads": threads}), keep_paths) as crew:
-        yield from crew.run(units, workers)
+    with Workers(plan, device, keep_paths) as crew:
+        yield from crew.run(units, max(1, min(workers, len(units))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -43,9 +44,9 @@ class Replay:
 def replay(study: Study, path: int) -> Replay:
     """Path `path` of a study, by the reference backend: every strict backend gives the same.
 
-    Raises InputError for a path outside 0 … 2**33 - 1.
+    Raises InputError for what is not a whole number from 0 to 2**33 - 1.
     """
-    if not 0 <= path < MOST_PATHS:
+    if not isinstance(path, Integral) or not 0 <= path < MOST_PATHS:
         raise InputError(
             [Mistake("command line", "path", f"{path} is not a path", f"paths are 0 to {MOST_PATHS - 1}")]
         )

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from offtake.checkpoints import MANIFEST, read_manifest, write_atomically
 from offtake.errors import InputError, Mistake
+from offtake.resolved import DETERMINING
 from offtake.results import CONFIG, Result, open_result
 
 
@@ -52,10 +55,15 @@ def _computed(manifest: Mapping[str, Any]) -> str:
 
 def _difference(folder: Path, config_yaml: str) -> str:
     try:
-        before = (folder / CONFIG).read_text(encoding="utf-8").splitlines()
-    except OSError:
+        before = _asked((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
         return "(its config.yaml cannot be read)"
-    lines = difflib.unified_diff(
-        before, config_yaml.splitlines(), "the folder's", "this one", lineterm="", n=2
-    )
+    lines = difflib.unified_diff(before, _asked(config_yaml), "the folder's", "this one", lineterm="", n=2)
     return "\n".join(list(lines)[:60]) or "(the same configuration; a file of samples has changed)"
+
+
+def _asked(config_yaml: str) -> list[str]:
+    """Lines of what determines the answer: device and executor may be others."""
+    study = yaml.safe_load(config_yaml)
+    asked = {key: value for key, value in study.items() if key in DETERMINING}
+    return yaml.safe_dump(asked, sort_keys=False, allow_unicode=True).splitlines()

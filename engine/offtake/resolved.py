@@ -13,6 +13,8 @@ from offtake.samples import digest
 from offtake.study import Study
 from offtake_kernels.philox import LAYOUT_VERSION
 
+# The parts of a study that its answer depends on; the others say how and where it is computed.
+DETERMINING = "portfolio", "world", "study"
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
@@ -25,7 +27,7 @@ def config_hash(study: Study) -> str:
     """SHA-256 of what determines the answer: the portfolio, the world, the study and the samples that they
     read, not the device.
     """
-    plain = {key: value for key, value in _plain(study).items() if key in ("portfolio", "world", "study")}
+    plain = {key: value for key, value in _plain(study).items() if key in DETERMINING}
     canonical = yaml.dump(plain, Dumper=_DUMPER, sort_keys=True)
     # A file's name says nothing about its numbers.
     read = (distribution.samples for _, distribution in sampled(study, ()))

@@ -120,7 +120,7 @@ def _run(
                 progress.advance(finished[0].paths)
                 # Not held on to while the next one is simulated.
                 del finished
-            release_memory()
+                release_memory()
             summary = collected.summary()
             if _precise_enough(study, summary):
                 break

@@ -89,7 +89,7 @@ class DeviceChoice(Terms):
     launch_paths: PositiveWhole | None = None
     """Paths held at once: memory only, never the answer. null chooses."""
     threads: PositiveWhole | None = None
-    """CPU threads; null chooses."""
+    """CPU threads of a process; null is 1."""
 
 
 class ExecutorChoice(Terms):

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from hydra._internal.utils import get_args_parser
 
+from offtake._version import __version__
 from offtake.composing import for_hydra
 from offtake.errors import InputError, Mistake, OfftakeError, StoppedError
 from offtake.portfolio import RunOptions, read
@@ -50,6 +51,10 @@ Examples:
 
 def run(arguments: Sequence[str]) -> int:
     """Handle `offtake run`; returns the exit code, or raises what stopped it."""
+    if "--version" in arguments:
+        # Hydra's parser would give Hydra's.
+        print(f"offtake {__version__}")
+        return 0
     parser = get_args_parser()
     parser.prog, parser.allow_abbrev = "offtake run", False
     for flag in ("--dry-run", "--resume", "--json"):
@@ -163,15 +168,31 @@ def _through_hydra(given: argparse.Namespace, source: str | None, overrides: Seq
             else text
             for text in rewritten
         ]
+    said: list[OfftakeError] = []
     with _primary_config(source) as (config_path, config_name), _process_for_hydra(given, rewritten):
         task = hydra.main(version_base="1.3", config_path=config_path, config_name=config_name)(
-            lambda _: _point(given, source)
+            lambda _: _point(given, source, said)
         )
-        task()
+        try:
+            task()
+        except _SweepStopped as stopped:
+            raise stopped.error from None
+        except OfftakeError as error:
+            if error not in said:
+                raise
+            return error.exit_code
     return 0
 
 
-def _point(given: argparse.Namespace, source: str | None) -> int:
+class _SweepStopped(BaseException):
+    """A point was stopped, and so is the sweep: after an Exception Hydra would go on to the next."""
+
+    def __init__(self, error: StoppedError):
+        super().__init__()
+        self.error = error
+
+
+def _point(given: argparse.Namespace, source: str | None, said: list[OfftakeError]) -> int:
     """One point of a sweep. A failure is said now; Hydra raises it again after the other points."""
     from hydra.core.hydra_config import HydraConfig
 
@@ -186,8 +207,11 @@ def _point(given: argparse.Namespace, source: str | None) -> int:
             options = options.model_copy(update={"out": settings.runtime.output_dir})
         return _run_one(study, options, given)
     except OfftakeError as error:
+        if sweep and isinstance(error, StoppedError):
+            raise _SweepStopped(StoppedError(f"point {settings.job.num} {error}")) from None
         if sweep:
             print(f"point {settings.job.num} failed: {error}", file=sys.stderr)
+            said.append(error)
         raise
 
 

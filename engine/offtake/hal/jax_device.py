@@ -15,7 +15,7 @@ import numpy as np
 
 from offtake.blocks import MOST_UNITS
 from offtake.errors import DeviceError
-from offtake.hal.host import cores, processor
+from offtake.hal.host import processor
 from offtake.hal.launches import run_launches
 from offtake.hal.limits import COPIED_BYTES, Limits, rate
 from offtake.study import DeviceChoice
@@ -33,14 +33,17 @@ _RUNS = 2_048
 
 
 class JaxDevice:
-    """JAX's devices of the default platform, or the one that the choice names; on CPU also threads, one for
-    each core. Nothing of JAX's configuration is changed.
+    """JAX's devices of the default platform, or the one that the choice names. Nothing of JAX's configuration
+    is changed.
+
+    On CPU one thread a process unless more are asked for: the tally and the dispatching of an executable hold
+    the interpreter's lock for most of a path's time, so that two threads do no more than one. Processes do.
     """
 
     name: ClassVar[str] = "jax"
     most_units: ClassVar[int] = MOST_UNITS
     can_be_fast: ClassVar[bool] = True
-    numpy_cores: ClassVar[float] = 2.0
+    numpy_cores: ClassVar[float] = 1.5
 
     def __init__(self, choice: DeviceChoice) -> None:
         import jax
@@ -54,7 +57,7 @@ class JaxDevice:
         self._devices = devices
         self._strict = choice.arithmetic == "strict"
         on_cpu = devices[0].platform == "cpu"
-        self._threads = choice.threads or (max(1, cores() // len(devices)) if on_cpu else 1)
+        self._threads = choice.threads or 1
         share = -(-MOST_LANES // self._threads)
         self._launch = min(choice.launch_paths or share, MOST_LANES)
         self._on_host = tallied_on_host(devices[0].platform)
@@ -84,6 +87,8 @@ class JaxDevice:
         described = _described(self._devices[0])
         if len(self._devices) > 1:
             described["kind"] = f"{len(self._devices)} x {described['kind']}"
+        if self._on_host:
+            described["cores"] = self._threads * len(self._devices)
         return {"backend": self.name, **described}
 
     def launch_paths(self, plan: Plan) -> int:
