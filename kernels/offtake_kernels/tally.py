@@ -297,15 +297,15 @@ class TallyBuilder:
     def _add_varied(self, rows: Sequence[int], values: NDArray[np.float32], first_path: int) -> None:
         own = self._values[: values.size]
         np.add(values, np.float32(0), out=own)  # -0.0 becomes 0.0
-        code, *sums, extremes = self._sum_row(own.view(np.int32))
-        if np.isfinite(extremes[:2]).all():
-            self.add_runs(rows, code, sums, extremes)
+        runs = self._sum_row(own.view(np.int32))
+        if np.isfinite(runs.extremes[:2]).all():
+            self.add_runs(rows, runs.code, (runs.n, runs.low, runs.low2), runs.extremes)
             return
         self._set_aside_nonfinite(rows, values, first_path)
         np.add(values, np.float32(0), out=own)
         own[np.isnan(own)] = np.nan
-        code, *sums, _ = self._sum_row(own.view(np.int32))
-        self._keep_runs(rows, code, *sums)
+        runs = self._sum_row(own.view(np.int32))
+        self._keep_runs(rows, runs.code, runs.n, runs.low, runs.low2)
 
     def _keep_runs(self, rows: Sequence[int], code: NDArray[np.int32], *sums: *Sums) -> None:
         """Keeps runs of ascending codes (see `add_runs`) as bins: non-negative ones go first, as keys do."""
