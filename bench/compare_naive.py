@@ -3,7 +3,7 @@
     python bench/compare_naive.py --json bench/results/numpy.json
 
 prints a table and writes it as Markdown next to the JSON. Both run the same study on one core, in
-alternation, in one process. Plain numpy holds its arrays whole (4 GiB); its simulation alone is timed in
+alternation, in one process. Plain numpy holds its arrays whole (3.5 GiB); its simulation alone is timed in
 blocks of fewer paths as well, which suit it better. Seconds are CPU seconds of that core
 (`time.process_time`), so that other jobs of a shared machine count little. Memory, import time and the quick
 study are measured in fresh processes, and wall time is given.

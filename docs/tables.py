@@ -63,7 +63,7 @@ def _cores(scaling: dict[str, Any]) -> list[str]:
 
 
 def _memory(rows: list[dict[str, Any]]) -> list[str]:
-    lines = ["| OpenAI, jax strict, two cores | peak memory, MiB | seconds in all |", "|---|---|---|"]
+    lines = ["| OpenAI, jax strict, one process | peak memory, MiB | seconds in all |", "|---|---|---|"]
     for row in rows:
         cells = ("not run", "") if row["peak_mib"] is None else (f"{row['peak_mib']:,.0f}", row["seconds"])
         lines.append(f"| {row['paths']:,} paths | {cells[0]} | {cells[1]} |")

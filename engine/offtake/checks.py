@@ -46,6 +46,9 @@ class _Findings:
         if not any(path[:length] in self.wrong for length in range(1, len(path) + 1)):
             self.composition.mistake(path, message, hint, of_key=of_key)
 
+    def warn(self, path: KeyPath, message: str) -> None:
+        self.warnings.append(f"{self.composition.location(path)}: {'.'.join(map(str, path))}: {message}")
+
     def known(self, *path: str) -> set[str]:
         """Every name written in a mapping, also of entries that are left out because they are wrong."""
         node: Any = self.composition.data
@@ -81,10 +84,10 @@ def _check_start(findings: _Findings, path: KeyPath, deal: Deal, portfolio: Port
     start = portfolio.start
     months = 12 * (deal.start.year - start.year) + deal.start.month - start.month
     if months >= _MONTHS_PER_QUARTER * portfolio.quarters:
-        where = findings.composition.location((*path, "start"))
-        findings.warnings.append(
-            f"{where}: {'.'.join(map(str, path))}.start: {deal.start} is after the study's last quarter;"
-            " nothing of the deal may be seen, is the year right?"
+        findings.warn(
+            (*path, "start"),
+            f"{deal.start} is after the study's last quarter;"
+            " nothing of the deal may be seen, is the year right?",
         )
 
 
@@ -162,10 +165,9 @@ def _check_magnitudes(findings: _Findings, path: KeyPath, deal: Deal) -> None:
         if isinstance(leg, Commitment):
             _check_lowest(findings, (*here, "price"), leg.price, at_least=0.0)
             if leg.total > LARGEST_USUAL_TOTAL:
-                where = findings.composition.location((*here, "total"))
-                findings.warnings.append(
-                    f"{where}: {'.'.join(map(str, here))}.total: {leg.total:g} is in US$ bn;"
-                    " no contract that large is known, is the unit right?"
+                findings.warn(
+                    (*here, "total"),
+                    f"{leg.total:g} is in US$ bn; no contract that large is known, is the unit right?",
                 )
         elif isinstance(leg, Power):
             _check_lowest(findings, (*here, "pue"), leg.pue, at_least=1.0)

@@ -65,5 +65,5 @@ def _difference(folder: Path, config_yaml: str) -> str:
 def _asked(config_yaml: str) -> list[str]:
     """Lines of what determines the answer: device and executor may be others."""
     study = yaml.safe_load(config_yaml)
-    asked = {key: value for key, value in study.items() if key in DETERMINING}
+    asked = {key: study[key] for key in DETERMINING if key in study} if isinstance(study, dict) else {}
     return yaml.safe_dump(asked, sort_keys=False, allow_unicode=True).splitlines()

@@ -150,7 +150,7 @@ def merge(tallies: Sequence[Tally]) -> Tally:
 class TallyBuilder:
     """Adds the values of one row after another; a thread has its own, and `merge` joins them.
 
-    Cost of `add`, one core of an AVX-512 server with numpy 2.4, ns a value at 65,536 (and at 4,096) lanes:
+    Cost of `add` by sorting, an AVX-512 server of Intel, ns a value at 65,536 (and at 4,096) lanes:
         constant row                           0.2  (2)
         a row over 300 to 800 bins             5    (11)
         a row over 4,500 bins, both signs      10   (28)
@@ -302,7 +302,6 @@ class TallyBuilder:
             self.add_runs(rows, runs.code, (runs.n, runs.low, runs.low2), runs.extremes)
             return
         self._set_aside_nonfinite(rows, values, first_path)
-        np.add(values, np.float32(0), out=own)
         own[np.isnan(own)] = np.nan
         runs = self._sum_row(own.view(np.int32))
         self._keep_runs(rows, runs.code, runs.n, runs.low, runs.low2)
