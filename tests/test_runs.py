@@ -134,6 +134,26 @@ def test_another_study_is_refused_with_the_difference(small, tmp_path):
         offtake.run(edited, out=tmp_path, resume=True)
 
 
+@pytest.mark.parametrize(
+    ("content", "shown"),
+    [
+        (b"portfolio: [", "cannot be read"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (b"", r"\+portfolio:"),
+        (b"- a list\n", r"\+portfolio:"),
+    ],
+)
+def test_another_study_is_refused_whatever_its_config_holds(small, tmp_path, content, shown):
+    file, _ = small
+    with pytest.raises(StoppedError):
+        offtake.run(offtake.load(file), out=tmp_path, progress=_stop_after(1))
+    (tmp_path / "config.yaml").write_bytes(content)
+    edited = offtake.load(file, ["portfolio.deals.a.pays.rent.total=9"])
+    with pytest.raises(InputError, match=f"(?s)holds another study.*{shown}"):
+        offtake.run(edited, out=tmp_path, resume=True)
+    assert (tmp_path / "config.yaml").read_bytes() == content
+
+
 def test_an_unfinished_run_waits_for_resume(small, tmp_path):
     file, _ = small
     study = offtake.load(file)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import weakref
 from fractions import Fraction
 
 import numpy as np
@@ -172,6 +173,7 @@ def test_a_full_block_with_the_largest_remainders_is_exact():
 def test_memory_stays_bounded_for_any_number_of_adds():
     rng = np.random.default_rng(2)
     values = rng.normal(100, 10, (64, 4096)).astype(np.float32)
+    values[0] = 5  # one bin
     builder = TallyBuilder(64, 0)
     longest = 0
     for repeat in range(120):
@@ -183,6 +185,58 @@ def test_memory_stays_bounded_for_any_number_of_adds():
     for row in range(64):
         alone.add(row, values[row], 0)
     assert builder.build(1).digest() == merge([alone.build(0)] * 119 + [alone.build(1)]).digest()
+
+
+def heavy_tailed(seed: int, lanes: int = 20_000) -> np.ndarray:
+    """Values in some 3,000 bins, half of which are another seed's, too."""
+    rng = np.random.default_rng(seed)
+    return (rng.choice([-1.0, 1.0], lanes) * np.exp(rng.normal(0, 3, lanes))).astype(np.float32)
+
+
+def columns_of(values: np.ndarray, row: int) -> list[np.ndarray]:
+    """key, n, low and low2 by the definition."""
+    bits = values.view(np.uint32).astype(np.int64)
+    key, place = np.unique((row << BIN_BITS) + (bits >> LOW_BITS), return_inverse=True)
+    columns = [key, *(np.zeros(key.size, np.int64) for _ in range(3))]
+    for column, added in zip(columns[1:], (1, bits & LOW_MASK, (bits & LOW_MASK) ** 2), strict=True):
+        np.add.at(column, place, added)
+    return columns
+
+
+def test_rows_of_many_bins_grow_where_they_are_and_share_nothing():
+    builder, seen = TallyBuilder(3, 0), [[], [], []]
+    for seed in range(12):
+        values = heavy_tailed(seed)
+        rows = [(0, 1, 2), (1,), (2, 0)][seed % 3]
+        builder.add(rows[0], values, 0, rows[1:])
+        for row in rows:
+            seen[row].append(values)
+        if seed == 5:
+            # What was handed out stays as it is when the builder goes on.
+            halfway = builder.build(1)
+            digest = halfway.digest()
+        for pieces in builder._pieces.values():
+            assert sum(bins.size for bins, *_ in pieces[1:]) <= max(1024, pieces[0][0].size)
+    tally = builder.build(2)
+    expected = [columns_of(np.concatenate(values), row) for row, values in enumerate(seen)]
+    found = (tally.key, tally.n, tally.low, tally.low2)
+    for column, parts in zip(found, zip(*expected, strict=True), strict=True):
+        assert column.tolist() == np.concatenate(parts).tolist()
+    assert halfway.digest() == digest
+    assert merge([tally_of(v) for v in seen[1]]).n.tolist() == expected[1][1].tolist()
+
+
+def test_a_tally_that_was_absorbed_is_not_held_on_to():
+    builder = TallyBuilder(2, 0)
+    for seed in range(3):
+        alone = TallyBuilder(2, 0)
+        alone.add(0, heavy_tailed(seed), 0)
+        alone.add(1, np.full(8, seed, np.float32), 0)  # a row of one bin
+        tally = alone.build(1)
+        held = [weakref.ref(column) for column in (tally.key, tally.n, tally.low, tally.low2)]
+        builder.absorb(tally)
+        del alone, tally
+        assert [column() for column in held] == [None] * 4
 
 
 def test_absorbing_changes_neither_what_was_absorbed_nor_what_was_handed_out():

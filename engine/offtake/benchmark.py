@@ -155,11 +155,12 @@ def read(file: Path) -> dict[str, Any]:
     """What `offtake bench --json` wrote. Raises InputError naming the file."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        assert {"study", "machine", "devices"} <= found.keys()
     except OSError as error:
         raise InputError([Mistake(str(file), "", f"cannot be read: {error.strerror}")]) from None
-    except (ValueError, AssertionError, AttributeError):
-        raise InputError([Mistake(str(file), "", "is not what `offtake bench --json` writes")]) from None
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not {"study", "machine", "devices"} <= found.keys():
+        raise InputError([Mistake(str(file), "", "is not what `offtake bench --json` writes")])
     return found
 
 

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import threading
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,11 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from offtake.errors import OfftakeError
 from offtake_kernels.kept import Kept
-from offtake_kernels.tally import Tally
+from offtake_kernels.tally import Tally, narrowed
 
 MANIFEST = "manifest.json"
 STATUSES = ("running", "complete", "stopped", "failed")
@@ -31,20 +33,28 @@ _DIGEST_BYTES = 32
 _SEAL = "manifest_sha256"
 
 
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
     """Puts a whole file in place, on disk when this returns. Raises OfftakeError naming the folder."""
+    with _put_in_place(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def _put_in_place(path: Path) -> Iterator[io.BufferedRandom]:
+    """A file beside the path that takes its place when it is whole. Raises OfftakeError naming the folder."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
+        with open(temporary, "w+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
+        raise OfftakeError(f"cannot write {path.name} in {path.parent}: {error.strerror}") from error
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise OfftakeError(f"cannot write {path.name} in {path.parent}: {error.strerror}") from error
 
 
 def prepare_folder(folder: Path) -> None:
@@ -80,9 +90,28 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     raise OfftakeError(f"{folder / MANIFEST} is damaged: it is not what offtake wrote")
 
 
-def pack(tally: Tally, kept: Kept | None, about: Mapping[str, Any]) -> memoryview:
-    """An npz of a tally, kept paths and any JSON `about` them, followed by the SHA-256 of those bytes."""
-    arrays = tally.narrow()
+def write_tally(path: Path, tally: Tally, kept: Kept | None, about: Mapping[str, Any]) -> str:
+    """Puts in place an npz of a tally, kept paths and any JSON `about` them, followed by the SHA-256 of those
+    bytes; returns that of the file. Raises OfftakeError naming the folder.
+
+    Beside the tally, memory for one of its arrays.
+    """
+    with _put_in_place(path) as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, array in _arrays(tally, kept, about):
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+        file.seek(0)
+        sha = hashlib.file_digest(file, "sha256")
+        end = sha.digest()
+        file.write(end)
+        sha.update(end)
+    return sha.hexdigest()
+
+
+def _arrays(tally: Tally, kept: Kept | None, about: Mapping[str, Any]) -> Iterator[tuple[str, NDArray]]:
+    for name, array in tally.arrays().items():
+        yield name, narrowed(array)
     header = {"about": dict(about), "rows": tally.rows, "paths": tally.paths}
     if kept is not None:
         header["kept"] = {
@@ -90,19 +119,15 @@ def pack(tally: Tally, kept: Kept | None, about: Mapping[str, Any]) -> memoryvie
             "scalar": list(kept.scalar_values),
             "nullable": sorted(kept.nullable),
         }
-        arrays["kept_path"] = kept.path
+        yield "kept_path", kept.path
         for kind, values in (("quarter", kept.quarter_values), ("scalar", kept.scalar_values)):
             for index, array in enumerate(values.values()):
-                arrays[f"kept_{kind}_{index}"] = array
-    arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    buffer.write(hashlib.sha256(buffer.getbuffer()).digest())
-    return buffer.getbuffer()
+                yield f"kept_{kind}_{index}", array
+    yield "header", np.frombuffer(json.dumps(header).encode(), np.uint8)
 
 
-def unpack(content: bytes | memoryview) -> tuple[Tally, Kept | None, dict[str, Any]]:
-    """What `pack` was given. Raises ValueError when the bytes are not those it returned."""
+def unpack(content: bytes) -> tuple[Tally, Kept | None, dict[str, Any]]:
+    """What `write_tally` was given. Raises ValueError when the bytes are not those it wrote."""
     body, digest = memoryview(content)[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
     if len(content) <= _DIGEST_BYTES or hashlib.sha256(body).digest() != digest:
         raise ValueError("damaged: its checksum is not that of its content")
@@ -170,7 +195,7 @@ class BlockStore:
     def save(self, first_path: int, paths: int, tally: Tally, kept: Kept | None = None) -> None:
         """Keeps one finished unit, on disk when this returns. Raises OfftakeError naming the folder."""
         about = {"config_hash": self.config_hash, "first_path": first_path, "paths": paths}
-        write_atomically(self._path(first_path), pack(tally, kept, about))
+        write_tally(self._path(first_path), tally, kept, about)
 
     def load_all(self) -> Iterator[Unit]:
         """Every whole unit by first path, one in memory at a time; damaged ones are deleted and noted.

@@ -56,7 +56,7 @@ def _computed(manifest: Mapping[str, Any]) -> str:
 def _difference(folder: Path, config_yaml: str) -> str:
     try:
         before = _asked((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return "(its config.yaml cannot be read)"
     lines = difflib.unified_diff(before, _asked(config_yaml), "the folder's", "this one", lineterm="", n=2)
     return "\n".join(list(lines)[:60]) or "(the same configuration; a file of samples has changed)"

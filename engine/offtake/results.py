@@ -25,7 +25,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from offtake.checkpoints import pack, prepare_folder, read_manifest, unpack, write_atomically, write_manifest
+from offtake.checkpoints import (
+    prepare_folder,
+    read_manifest,
+    unpack,
+    write_atomically,
+    write_manifest,
+    write_tally,
+)
 from offtake.columns import categories, finite, numbers, texts
 from offtake.errors import InputError, Mistake, OfftakeError
 from offtake.frame import Frame
@@ -210,18 +217,17 @@ class Result:
             "start": self.start.isoformat(),
             "units": self.units,
         }
-        content: dict[str, bytes | memoryview] = {
-            f"{name}.parquet": _parquet(getattr(self, name).table) for name in TABLES
-        }
+        content = {f"{name}.parquet": _parquet(getattr(self, name).table) for name in TABLES}
         content[CONFIG] = self.config_yaml.encode()
-        content[SUMMARY] = pack(self.summary.tally, self.kept, about)
         for file, data in content.items():
             write_atomically(folder / file, data)
+        files = {file: hashlib.sha256(data).hexdigest() for file, data in content.items()}
+        files[SUMMARY] = write_tally(folder / SUMMARY, self.summary.tally, self.kept, about)
         self.manifest = {
             "status": "complete",
             **self.manifest,
             "summary_hash": self.summary_hash,
-            "files": {file: hashlib.sha256(data).hexdigest() for file, data in content.items()},
+            "files": files,
         }
         write_manifest(folder, self.manifest)
         return folder

@@ -31,6 +31,7 @@ from offtake.results import Result
 from offtake.study import DeviceChoice, Study
 from offtake.summary import QUANTILES, Summary
 from offtake_kernels.kept import Kept
+from offtake_kernels.layout import Plan
 from offtake_kernels.philox import LAYOUT_VERSION
 from offtake_kernels.tally import Tally, TallyBuilder
 
@@ -39,10 +40,12 @@ from offtake_kernels.tally import Tally, TallyBuilder
 _SECONDS_PER_RECORDED = 8.0e-9
 _SECONDS_PER_GROUP = 150.0e-9
 _SECONDS_PER_DRAW = 30.0e-9
-_BYTES_PER_BIN = 32
-_BINS_PER_ROW = 700
+# Of memory: bins of a row in a unit and in all of them; bytes of one in a unit's tally and its builder, and
+# in the merged tally; numbers of a path for a deal and for a factor; quarters that are tallied at a time.
+_UNIT_BINS, _MERGED_BINS = 1_200, 1_900
+_UNIT_BIN_BYTES, _MERGED_BIN_BYTES = 64, 35
+_DEAL_ARRAYS, _FACTOR_ARRAYS, _RECORDED_QUARTERS = 20, 4, 4
 _LONGEST_SECONDS = 24 * 3600.0
-# The C emitter writes the same text ten times as fast, where PyYAML has it.
 
 
 def run(
@@ -116,12 +119,14 @@ def _run(
             collected.target = target
             progress.total(target)
             for finished in _finish(study, compiled, units, store):
+                # What simulating it took, before it is joined to the others.
+                release_memory()
                 collected.add(*finished)
                 progress.advance(finished[0].paths)
                 # Not held on to while the next one is simulated.
                 del finished
-                release_memory()
             summary = collected.summary()
+            release_memory()
             if _precise_enough(study, summary):
                 break
     except KeyboardInterrupt:
@@ -169,7 +174,7 @@ class _Collected:
             return
         self._seen.add(unit.first_path)
         self._builder.absorb(tally)
-        self._only = tally if len(self._seen) == 1 else None
+        self._only = tally if unit.paths == self.target else None
         self.paths += unit.paths
         if kept is not None:
             self._kept[unit.first_path] = kept
@@ -259,8 +264,8 @@ def _refuse_nonfinite(summary: Summary, folder: Path | None, manifest: dict[str,
 
 
 def estimate(study: Study, workers: int = 1) -> dict[str, Any]:
-    """Blocks, rows, memory (GiB) and time (seconds, from what numpy was measured to need) of a study, on as
-    many as `workers` processes where it names no number.
+    """Blocks, rows, memory of all processes (GiB) and time (seconds) of a study, from what was measured, on
+    as many as `workers` processes where it names no number.
     """
     compiled = compile_study(study)
     plan = compiled.plan
@@ -268,7 +273,6 @@ def estimate(study: Study, workers: int = 1) -> dict[str, Any]:
     study = _settled(study, study.device, compiled, workers)
     launch = min(open_device(study.device).launch_paths(plan), paths)
     values = len(plan.quarter_series) * plan.quarters + len(plan.path_series)
-    states = 12 * len(plan.deal_names) + 4 * len(plan.world.names) + 30 + len(plan.quarter_series)
     return {
         "paths": paths,
         "blocks": -(-paths // BLOCK_PATHS),
@@ -277,7 +281,7 @@ def estimate(study: Study, workers: int = 1) -> dict[str, Any]:
         "workers": study.executor.workers,
         "launch_paths": launch,
         "recorded_values": values,
-        "memory_gib": round((launch * states * 4 + plan.rows * _BINS_PER_ROW * _BYTES_PER_BIN) / 2**30, 3),
+        "memory_gib": round(_memory_gib(study, plan, launch), 2),
         "seconds": round(_seconds(study, compiled, paths), 1),
     }
 
@@ -301,6 +305,22 @@ def _numpy_seconds(compiled: Compiled, paths: int) -> float:
     recorded = len(plan.quarter_series) * _SECONDS_PER_RECORDED
     stages = len(plan.groups) * _SECONDS_PER_GROUP + len(plan.series_crc) * _SECONDS_PER_DRAW
     return paths * plan.quarters * (recorded + stages)
+
+
+def _memory_gib(study: Study, plan: Plan, launch: int) -> float:
+    """Memory of the host at the peak: of a process that runs units, or of workers and the one they report to.
+
+    On a GPU, a launch's arrays are in its own memory besides.
+    """
+    arrays = _DEAL_ARRAYS * len(plan.deal_names) + _FACTOR_ARRAYS * len(plan.world.names)
+    arrays += _RECORDED_QUARTERS * len(plan.quarter_series)
+    unit = plan.rows * min(launch, _UNIT_BINS) * _UNIT_BIN_BYTES
+    merged = plan.rows * min(launch, _MERGED_BINS) * _MERGED_BIN_BYTES
+    backend = backend_class(study.device.name)
+    a_worker = backend.process_gib + (4 * launch * arrays + unit) / 2**30
+    workers = study.executor.workers or 1
+    parent = backend_class("numpy").process_gib + unit / 2**30 if workers > 1 else 0.0
+    return parent + workers * a_worker + merged / 2**30
 
 
 def _seconds(study: Study, compiled: Compiled, paths: int) -> float:

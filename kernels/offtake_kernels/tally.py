@@ -28,13 +28,15 @@ from .bins import BIN_BITS, BIN_MASK, LOW_BITS, LOW_MASK, MOST_LANES, quicker
 
 MOST_VALUES_A_BIN = 1 << 33  # low2 < 2^30 n, so int64 holds every sum up to here
 
-# Pieces of a row before they are merged: a launch of few paths leaves many small ones; large ones may have no
-# more than so many times the bins of the first, into which those before them are merged.
+# A piece of so many bins is added to the bins that its row has, where they are; only what is new waits, as
+# small pieces do: so many pieces at most, with as many bins as the row has, or with few.
+_MANY_BINS = 256
 _MOST_PIECES = 16
-_MOST_TIMES, _FEW_BINS = 4, 1024
+_FEW_BINS = 1024
 
 Sums = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
-Bins = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+# Numbers of bins within a row, ascending, and what is in them.
+Bins = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +110,7 @@ class Tally:
 
     def narrow(self) -> dict[str, NDArray]:
         """`arrays`, whole numbers in the narrowest type that holds them: what is sent and stored."""
-        return {name: _narrowed(array) for name, array in self.arrays().items()}
+        return {name: narrowed(array) for name, array in self.arrays().items()}
 
     @classmethod
     def widened(cls, rows: int, paths: int, arrays: Mapping[str, NDArray]) -> "Tally":
@@ -164,7 +166,7 @@ class TallyBuilder:
         self._threshold_hits = np.zeros(thresholds, np.int64)
         self._nonfinite: list[tuple[int, int, int]] = []
         self._pieces: dict[int, list[Bins]] = {}
-        # Rows whose first piece nobody else holds.
+        # Rows whose first piece, to which others are added, nobody else holds.
         self._own: set[int] = set()
         self._sum_row = quicker()()
         self._values = np.empty(MOST_LANES, np.float32)
@@ -197,7 +199,7 @@ class TallyBuilder:
             self._least_nonnegative[row] = min(self._least_nonnegative[row], sums.least_nonnegative)
         if sums.nonfinite:
             self._nonfinite += [(row, sums.nonfinite, sums.first_nonfinite) for row in rows]
-        self._keep(rows, sums.bins, sums.n, sums.low, sums.low2)
+        self._keep(rows, sums.bins.astype(np.int32), sums.n, sums.low, sums.low2)
 
     def add_constant(self, row: int, value: np.float32, first_path: int, paths: int) -> None:
         """Adds a row in which the paths first_path … first_path + paths - 1 all have one value."""
@@ -238,8 +240,14 @@ class TallyBuilder:
         cuts = np.searchsorted(key, np.arange(self.rows + 1) << BIN_BITS).tolist()
         for row, (begin, end) in enumerate(pairwise(cuts)):
             if begin < end:
+                bins = (key[begin:end] & BIN_MASK).astype(np.int32)
                 n, low, low2 = (column[begin:end] for column in sums)
-                self._absorb_bins(row, key[begin:end] & BIN_MASK, n, low, low2)
+                if row in self._pieces:
+                    self._wait(row, *self._add_to_first(row, bins, n, low, low2))
+                else:
+                    # Copies: a part of an array would keep all of it.
+                    self._pieces[row] = [(bins, n.copy(), low.copy(), low2.copy())]
+                    self._own.add(row)
         for mine, other, joined in (
             (self._minimum, tally.minimum, np.minimum),
             (self._maximum, tally.maximum, np.maximum),
@@ -292,7 +300,7 @@ class TallyBuilder:
         low = bits & LOW_MASK
         sums = (np.array([total], np.int64) for total in (lanes, lanes * low, lanes * low * low))
         self._widen(rows, value, value)
-        self._keep(rows, np.array([bits >> LOW_BITS], np.int64), *sums)
+        self._keep(rows, np.array([bits >> LOW_BITS], np.int32), *sums)
 
     def _add_varied(self, rows: Sequence[int], values: NDArray[np.float32], first_path: int) -> None:
         own = self._values[: values.size]
@@ -308,29 +316,13 @@ class TallyBuilder:
 
     def _keep_runs(self, rows: Sequence[int], code: NDArray[np.int32], *sums: *Sums) -> None:
         """Keeps runs of ascending codes (see `add_runs`) as bins: non-negative ones go first, as keys do."""
-        number = (code & BIN_MASK).astype(np.int64)
-        turn = -int(np.searchsorted(code, 0))
-        self._keep(rows, *(np.roll(column, turn) if turn else column for column in (number, *sums)))
-
-    def _absorb_bins(self, row: int, *piece: *Bins) -> None:
-        """Adds to the sums of bins that the row has already; the others become a piece of their own."""
-        bins, *sums = piece
-        pieces = self._pieces.setdefault(row, [])
-        if not pieces:
-            pieces.append(piece)
-            return
-        known, n, low, low2 = pieces[0]
-        if row not in self._own:
-            n, low, low2 = n.copy(), low.copy(), low2.copy()
-            pieces[0] = known, n, low, low2
-            self._own.add(row)
-        place = known.searchsorted(bins)
-        found = known.take(place, mode="clip") == bins
-        for total, column in zip((n, low, low2), sums, strict=True):
-            np.add.at(total, place[found], column[found])
-        if not found.all():
-            n, low, low2 = (column[~found] for column in sums)
-            self._keep((row,), bins[~found], n, low, low2)
+        number = (code & BIN_MASK).astype(np.int32, copy=False)
+        negative = int(np.searchsorted(code, 0))
+        if negative:
+            number = np.roll(number, -negative)
+            n, low, low2 = sums
+            sums = np.roll(n, -negative), np.roll(low, -negative), np.roll(low2, -negative)
+        self._keep(rows, number, *sums)
 
     def _set_aside_nonfinite(self, rows: Sequence[int], values: NDArray[np.float32], first_path: int) -> None:
         """Counts infinities and NaNs, and looks for the extremes of the others."""
@@ -351,16 +343,44 @@ class TallyBuilder:
                 self._maximum[row] = most
 
     def _keep(self, rows: Sequence[int], *piece: *Bins) -> None:
-        """Keeps bins (numbers within the row, ascending) of rows; many small pieces of a row become one."""
+        """Adds the bins of a piece to each of rows."""
+        many = piece[0].size >= _MANY_BINS
         for row in rows:
-            pieces = self._pieces.setdefault(row, [])
-            pieces.append(piece)
-            kept = sum(bins[0].size for bins in pieces)
-            if len(pieces) > _MOST_PIECES or kept > _MOST_TIMES * max(_FEW_BINS, pieces[0][0].size):
-                pieces[:] = [_compact(pieces)]
+            if row not in self._pieces:
+                self._pieces[row] = [piece]
+            else:
+                self._wait(row, *(self._add_to_first(row, *piece) if many else piece))
+
+    def _add_to_first(self, row: int, *piece: *Bins) -> Bins:
+        """Adds to the sums of bins that the row's first piece has; returns the others."""
+        bins, *sums = piece
+        known, *totals = self._pieces[row][0]
+        if row not in self._own:
+            totals = [total.copy() for total in totals]
+            self._pieces[row][0] = known, totals[0], totals[1], totals[2]
+            self._own.add(row)
+        place = known.searchsorted(bins)
+        found = known.take(place, mode="clip") == bins
+        for total, column in zip(totals, sums, strict=True):
+            np.add.at(total, place[found], column[found])
+        new = ~found
+        n, low, low2 = (column[new] for column in sums)
+        return bins[new], n, low, low2
+
+    def _wait(self, row: int, *piece: *Bins) -> None:
+        """Keeps a further piece of a row until it is merged into the first."""
+        if not piece[0].size:
+            return
+        pieces = self._pieces[row]
+        pieces.append(piece)
+        waiting = sum(bins[0].size for bins in pieces[1:])
+        if len(pieces) > _MOST_PIECES or waiting > max(_FEW_BINS, pieces[0][0].size):
+            self._pieces[row] = [_compact(pieces)]
+            self._own.add(row)
 
 
-def _narrowed(array: NDArray) -> NDArray:
+def narrowed(array: NDArray) -> NDArray:
+    """Whole numbers in the narrowest type that holds them; other arrays as they are."""
     if array.dtype.kind != "i" or not array.size:
         return array
     least, most = array.min(), array.max()
@@ -375,13 +395,13 @@ def _compact(pieces: Sequence[Bins]) -> Bins:
     return _summed(*(np.concatenate(column) for column in zip(*pieces, strict=True)))
 
 
-def _ascending(*bins: *Bins) -> Bins:
+def _ascending(*bins: *tuple[NDArray[np.int64], *Sums]) -> tuple[NDArray[np.int64], *Sums]:
     """A device's histogram may arrive as it lies; a tally's own is in order."""
     key = bins[0]
     return bins if (key[1:] > key[:-1]).all() else _summed(*bins)
 
 
-def _summed(key: NDArray[np.int64], *sums: *Sums) -> Bins:
+def _summed(key: NDArray[Any], *sums: *Sums) -> tuple[NDArray[Any], *Sums]:
     """Sorted by key, with equal keys as one."""
     order = np.argsort(key, kind="stable")
     key = key[order]

@@ -38,6 +38,7 @@ class CudaDevice:
     most_units: ClassVar[int] = 8
     can_be_fast: ClassVar[bool] = True
     numpy_cores: ClassVar[float] = 1500.0  # OpenAI, strict, an H100: bench/results/gpu_check.json
+    process_gib: ClassVar[float] = 0.6  # not measured
     seconds_a_worker = math.inf
 
     def __init__(self, choice: DeviceChoice) -> None:

@@ -22,6 +22,8 @@ class Device(Protocol):
     most_units: ClassVar[int] = MOST_UNITS
     # Cores of numpy that it is worth, roughly: for estimates.
     numpy_cores: ClassVar[float] = 1.0
+    # Memory of a process that has compiled for it, in GiB, roughly: for estimates.
+    process_gib: ClassVar[float]
     # Whether device.arithmetic=fast changes anything.
     can_be_fast: ClassVar[bool] = False
     # Work that one more process must have to be worth its start, in seconds of numpy on a core.

@@ -44,6 +44,7 @@ class JaxDevice:
     most_units: ClassVar[int] = MOST_UNITS
     can_be_fast: ClassVar[bool] = True
     numpy_cores: ClassVar[float] = 1.5
+    process_gib: ClassVar[float] = 0.6
 
     def __init__(self, choice: DeviceChoice) -> None:
         import jax

@@ -27,6 +27,7 @@ class NullDevice:
     most_units: ClassVar[int] = MOST_UNITS
     can_be_fast: ClassVar[bool] = False
     numpy_cores: ClassVar[float] = 100.0
+    process_gib: ClassVar[float] = 0.1
     seconds_a_worker = math.inf
 
     def __init__(self, choice: DeviceChoice) -> None:

@@ -31,6 +31,7 @@ class NumpyDevice:
     most_units: ClassVar[int] = MOST_UNITS
     can_be_fast: ClassVar[bool] = False
     numpy_cores: ClassVar[float] = 1.0
+    process_gib: ClassVar[float] = 0.1
     seconds_a_worker = 5.0
 
     def __init__(self, choice: DeviceChoice) -> None:
