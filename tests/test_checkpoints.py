@@ -1,6 +1,7 @@
 """Files of a run that goes on: whole or absent, checked, one run a folder."""
 
 import errno
+import hashlib
 import json
 import multiprocessing
 import os
@@ -10,8 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offtake import checkpoints
-from offtake.checkpoints import BlockStore, read_manifest, unpack, write_atomically, write_manifest
+from offtake.checkpoints import (
+    BlockStore,
+    read_manifest,
+    unpack,
+    write_atomically,
+    write_manifest,
+    write_tally,
+)
 from offtake.errors import OfftakeError
 from offtake_kernels.kept import Kept
 from offtake_kernels.tally import Tally, TallyBuilder
@@ -100,7 +107,7 @@ def test_nothing_is_unpickled(tmp_path):
     np.savez(file, header=np.array([{"a": 1}], dtype=object))
     body = file.read_bytes()
     with pytest.raises(ValueError, match="pickle"):
-        unpack(body + checkpoints.hashlib.sha256(body).digest())
+        unpack(body + hashlib.sha256(body).digest())
 
 
 def test_units_of_another_study_are_refused(tmp_path):
@@ -151,6 +158,26 @@ def test_a_full_disk_names_the_folder_and_leaves_the_old_file(tmp_path, monkeypa
     assert (tmp_path / "file").read_bytes() == b"old"
     with pytest.raises(OfftakeError, match="No space"):
         BlockStore(tmp_path / "run", "abc")
+
+
+def test_a_disk_that_fills_up_within_a_tally_leaves_the_old_file(tmp_path, monkeypatch):
+    file = tmp_path / "summary.npz"
+    sha = write_tally(file, tally_of(0), None, {})
+    whole, written = file.read_bytes(), []
+    assert hashlib.sha256(whole).hexdigest() == sha
+    write_array = np.lib.format.write_array
+
+    def full(member, array, **options):
+        written.append(array)
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write_array(member, array, **options)
+
+    monkeypatch.setattr(np.lib.format, "write_array", full)
+    with pytest.raises(OfftakeError, match=f"summary.npz in {tmp_path}: No space"):
+        write_tally(file, tally_of(1), None, {})
+    assert os.listdir(tmp_path) == ["summary.npz"]
+    assert file.read_bytes() == whole
 
 
 def test_a_folder_that_takes_no_file_is_refused_before_computing(tmp_path, monkeypatch):

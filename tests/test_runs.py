@@ -176,6 +176,24 @@ def test_a_second_run_in_the_same_folder_is_refused(small, tmp_path):
         offtake.run(study, out=tmp_path, progress=again)
 
 
+def test_results_that_cannot_be_written_fail_the_run_and_resume_writes_them(small, tmp_path, monkeypatch):
+    file, whole = small
+    study = offtake.load(file)
+
+    def full(*_):
+        raise OfftakeError("cannot write summary.npz: No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("offtake.results.write_tally", full)
+        with pytest.raises(OfftakeError, match="No space"):
+            offtake.run(study, out=tmp_path)
+    assert json.loads((tmp_path / "manifest.json").read_text())["status"] == "failed"
+    told = []
+    again = offtake.run(study, out=tmp_path, resume=True, progress=lambda done, total: told.append(done))
+    assert again.summary_hash == whole == _hash(tmp_path)
+    assert told[:3] == [BLOCK_PATHS, 2 * BLOCK_PATHS, 3 * BLOCK_PATHS]
+
+
 def test_the_saved_config_gives_the_same_hash(small, tmp_path):
     file, whole = small
     offtake.run(offtake.load(file), out=tmp_path)

@@ -9,7 +9,7 @@ import datetime
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from offtake._version import __version__
 from offtake.blocks import BLOCK_PATHS, Unit, cut
 from offtake.checkpoints import BlockStore, write_manifest
 from offtake.compile import Compiled, compile_study
-from offtake.errors import InputError, Mistake, NumericalError, StoppedError
+from offtake.errors import InputError, Mistake, NumericalError, OfftakeError, StoppedError
 from offtake.executors import Finished, run_units
 from offtake.hal import backend_class, open_device, settle
 from offtake.hal.host import release_memory
@@ -136,8 +136,7 @@ def _run(
         message = f"stopped after {collected.paths:,} paths; the same command with --resume goes on"
         raise StoppedError(message) from None
     except Exception:
-        if folder is not None:
-            write_manifest(folder, {**manifest, "status": "failed", "paths_done": collected.paths})
+        _failed(folder, {**manifest, "paths_done": collected.paths})
         raise
     seconds = time.perf_counter() - begun
     manifest |= {
@@ -152,9 +151,20 @@ def _run(
     )
     _refuse_nonfinite(summary, folder, manifest, force)
     if folder is not None and store is not None:
-        result.save(folder)
+        try:
+            result.save(folder)
+        except OfftakeError:
+            _failed(folder, manifest)
+            raise
         store.clear()
     return result
+
+
+def _failed(folder: Path | None, manifest: dict[str, Any]) -> None:
+    """Says in the folder that the run failed, if it can still be written to: what failed is being raised."""
+    if folder is not None:
+        with suppress(OfftakeError):
+            write_manifest(folder, {**manifest, "status": "failed"})
 
 
 class _Collected:
@@ -251,8 +261,7 @@ def _refuse_nonfinite(summary: Summary, folder: Path | None, manifest: dict[str,
     """Raises NumericalError naming the metric, the quarter and the first path of each non-finite row."""
     if not summary.nonfinite or force:
         return
-    if folder is not None:
-        write_manifest(folder, {**manifest, "status": "failed"})
+    _failed(folder, manifest)
     lines = []
     for row, count, path in summary.nonfinite[:10]:
         where = f" of {row.name}" if row.name else ""
