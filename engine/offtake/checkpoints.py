@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from offtake.errors import OfftakeError
 from offtake_kernels.kept import Kept
-from offtake_kernels.tally import Tally, narrowed
+from offtake_kernels.tally import Tally
 
 MANIFEST = "manifest.json"
 STATUSES = ("running", "complete", "stopped", "failed")
@@ -110,8 +110,7 @@ def write_tally(path: Path, tally: Tally, kept: Kept | None, about: Mapping[str,
 
 
 def _arrays(tally: Tally, kept: Kept | None, about: Mapping[str, Any]) -> Iterator[tuple[str, NDArray]]:
-    for name, array in tally.arrays().items():
-        yield name, narrowed(array)
+    yield from tally.narrow()
     header = {"about": dict(about), "rows": tally.rows, "paths": tally.paths}
     if kept is not None:
         header["kept"] = {

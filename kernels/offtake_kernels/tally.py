@@ -16,7 +16,7 @@ alone (`offtake.summary` does that). There is no scale to choose; nothing overfl
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -108,9 +108,9 @@ class Tally:
             "nonfinite_first_path": self.nonfinite_first_path.astype("<u8", copy=False),
         }
 
-    def narrow(self) -> dict[str, NDArray]:
-        """`arrays`, whole numbers in the narrowest type that holds them: what is sent and stored."""
-        return {name: narrowed(array) for name, array in self.arrays().items()}
+    def narrow(self) -> Iterator[tuple[str, NDArray]]:
+        """`arrays` one by one, whole numbers in the narrowest type that fits: what is sent and stored."""
+        return ((name, _narrowed(array)) for name, array in self.arrays().items())
 
     @classmethod
     def widened(cls, rows: int, paths: int, arrays: Mapping[str, NDArray]) -> "Tally":
@@ -122,7 +122,7 @@ class Tally:
         return cls(rows, paths, **wide)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Tally.widened, (self.rows, self.paths, self.narrow())
+        return Tally.widened, (self.rows, self.paths, dict(self.narrow()))
 
     def digest(self) -> str:
         """SHA-256 (hex) over sizes and every array's little-endian bytes."""
@@ -379,8 +379,7 @@ class TallyBuilder:
             self._own.add(row)
 
 
-def narrowed(array: NDArray) -> NDArray:
-    """Whole numbers in the narrowest type that holds them; other arrays as they are."""
+def _narrowed(array: NDArray) -> NDArray:
     if array.dtype.kind != "i" or not array.size:
         return array
     least, most = array.min(), array.max()
