@@ -176,18 +176,29 @@ def test_a_second_run_in_the_same_folder_is_refused(small, tmp_path):
         offtake.run(study, out=tmp_path, progress=again)
 
 
-def test_results_that_cannot_be_written_fail_the_run_and_resume_writes_them(small, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("met", "raised", "status"),
+    [
+        (OfftakeError("cannot write summary.npz: No space left on device"), OfftakeError, "failed"),
+        (MemoryError("cannot allocate"), MemoryError, "failed"),
+        (KeyboardInterrupt(), StoppedError, "stopped"),
+    ],
+)
+def test_results_that_are_not_written_are_said_to_be_and_resume_writes_them(
+    small, tmp_path, monkeypatch, met, raised, status
+):
     file, whole = small
     study = offtake.load(file)
 
-    def full(*_):
-        raise OfftakeError("cannot write summary.npz: No space left on device")
+    def meet(*_):
+        raise met
 
     with monkeypatch.context() as patched:
-        patched.setattr("offtake.results.write_tally", full)
-        with pytest.raises(OfftakeError, match="No space"):
+        patched.setattr("offtake.results.write_tally", meet)
+        with pytest.raises(raised):
             offtake.run(study, out=tmp_path)
-    assert json.loads((tmp_path / "manifest.json").read_text())["status"] == "failed"
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert (manifest["status"], manifest["paths_done"]) == (status, study.study.paths)
     told = []
     again = offtake.run(study, out=tmp_path, resume=True, progress=lambda done, total: told.append(done))
     assert again.summary_hash == whole == _hash(tmp_path)

@@ -114,21 +114,22 @@ def _run(
     collected = _Collected(compiled)
     folder = store.folder if store else None
     try:
-        for target in targets(study):
-            units = list(cut(collected.target, target, backend_class(study.device.name).most_units))
-            collected.target = target
-            progress.total(target)
-            for finished in _finish(study, compiled, units, store):
-                # What simulating it took, before it is joined to the others.
-                release_memory()
-                collected.add(*finished)
-                progress.advance(finished[0].paths)
-                # Not held on to while the next one is simulated.
-                del finished
-            summary = collected.summary()
-            release_memory()
-            if _precise_enough(study, summary):
-                break
+        summary = _summed(study, compiled, collected, store, progress)
+        seconds = time.perf_counter() - begun
+        finished = {
+            **manifest,
+            "paths": collected.paths,
+            "summary_hash": summary.summary_hash,
+            "seconds": round(seconds, 3),
+            "paths_per_second": round(collected.paths / seconds, 1),
+            "status": "complete",
+        }
+        units = compiled.catalogue.units
+        result = Result(summary, collected.kept(), study.portfolio.start, finished, text, units)
+        if not force:
+            _refuse_nonfinite(summary)
+        if folder is not None:
+            result.save(folder)
     except KeyboardInterrupt:
         if folder is None:
             raise
@@ -138,26 +139,31 @@ def _run(
     except Exception:
         _failed(folder, {**manifest, "paths_done": collected.paths})
         raise
-    seconds = time.perf_counter() - begun
-    manifest |= {
-        "paths": collected.paths,
-        "summary_hash": summary.summary_hash,
-        "seconds": round(seconds, 3),
-        "paths_per_second": round(collected.paths / seconds, 1),
-        "status": "complete",
-    }
-    result = Result(
-        summary, collected.kept(), study.portfolio.start, manifest, text, compiled.catalogue.units
-    )
-    _refuse_nonfinite(summary, folder, manifest, force)
-    if folder is not None and store is not None:
-        try:
-            result.save(folder)
-        except OfftakeError:
-            _failed(folder, manifest)
-            raise
+    if store is not None:
         store.clear()
     return result
+
+
+def _summed(
+    study: Study, compiled: Compiled, collected: _Collected, store: BlockStore | None, progress: Progress
+) -> Summary:
+    """Runs what is not in the store, until the study's paths are there or its precision is reached."""
+    for target in targets(study):
+        units = list(cut(collected.target, target, backend_class(study.device.name).most_units))
+        collected.target = target
+        progress.total(target)
+        for finished in _finish(study, compiled, units, store):
+            # What simulating it took, before it is joined to the others.
+            release_memory()
+            collected.add(*finished)
+            progress.advance(finished[0].paths)
+            # Not held on to while the next one is simulated.
+            del finished
+        summary = collected.summary()
+        release_memory()
+        if _precise_enough(study, summary):
+            break
+    return summary
 
 
 def _failed(folder: Path | None, manifest: dict[str, Any]) -> None:
@@ -183,8 +189,13 @@ class _Collected:
         if unit.first_path in self._seen:
             return
         self._seen.add(unit.first_path)
-        self._builder.absorb(tally)
-        self._only = tally if unit.paths == self.target else None
+        if self._only is not None:
+            self._builder.absorb(self._only)
+            self._only = None
+        if unit.paths == self.target:
+            self._only = tally
+        else:
+            self._builder.absorb(tally)
         self.paths += unit.paths
         if kept is not None:
             self._kept[unit.first_path] = kept
@@ -257,11 +268,8 @@ def _estimate(summary: Summary, number: int, statistic: str) -> tuple[float, flo
     return float(summary.statistics[statistic][number]), float(summary.statistics[column][number])
 
 
-def _refuse_nonfinite(summary: Summary, folder: Path | None, manifest: dict[str, Any], force: bool) -> None:
+def _refuse_nonfinite(summary: Summary) -> None:
     """Raises NumericalError naming the metric, the quarter and the first path of each non-finite row."""
-    if not summary.nonfinite or force:
-        return
-    _failed(folder, manifest)
     lines = []
     for row, count, path in summary.nonfinite[:10]:
         where = f" of {row.name}" if row.name else ""
@@ -269,7 +277,8 @@ def _refuse_nonfinite(summary: Summary, folder: Path | None, manifest: dict[str,
         lines.append(
             f"{row.metric}{where}{when} is not finite on {count:,} paths, the first of them path {path}"
         )
-    raise NumericalError("\n".join(lines))
+    if lines:
+        raise NumericalError("\n".join(lines))
 
 
 def estimate(study: Study, workers: int = 1) -> dict[str, Any]:
