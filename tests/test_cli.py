@@ -96,7 +96,7 @@ def simulator(monkeypatch):
     )
     install("path_replay", replay=lambda study, path: types.SimpleNamespace(to_dict=lambda: {"path": path}))
     install("press", reconcile=lambda study: {"openai": "lines"}.get(study.portfolio.name))
-    install("hal", describe=lambda: BACKENDS)
+    monkeypatch.setattr("offtake.hal.describe", lambda: BACKENDS)
     monkeypatch.setattr("sys.argv", ["offtake"])
     return types.SimpleNamespace(calls=calls, failures=failures)
 

@@ -374,6 +374,23 @@ def test_references_between_keys_are_resolved():
     assert load(data).portfolio.deals["only"].long_stop == 8
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"name: \xff\xfe", "own.yaml: is not UTF-8 text (byte 6)"),
+        (b"name: [x,\n", "own.yaml:2:1: expected the node content, but found '<stream end>'"),
+        (b"- name\n", "own.yaml: must be a mapping of keys to values"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_the_only_mistake(tmp_path, content, message):
+    """What else the portfolio lacks is not known."""
+    (tmp_path / "portfolio").mkdir()
+    (tmp_path / "portfolio" / "own.yaml").write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        load("own", DEMO, config_dir=tmp_path)
+    assert [str(mistake) for mistake in caught.value.mistakes] == [f"{tmp_path}/portfolio/{message}"]
+
+
 def test_a_folder_of_own_configuration(tmp_path):
     (tmp_path / "portfolio").mkdir()
     (tmp_path / "deal").mkdir()

@@ -202,6 +202,8 @@ def _compose(
             composition.mistakes += _files_mistakes(repository) or [Mistake(COMMAND_LINE, "", message)]
             return
     composition.mistakes += _files_mistakes(repository)
+    if any(document.data is None for document in repository.documents.values()):
+        return
     _add_files(composition, repository, defaults, whole)
     for override in defaults.config_overrides:
         apply_override(composition, override)

@@ -192,7 +192,7 @@ def read_yaml(path: Any, *, may_be_empty: bool = False) -> Document:
         return _unreadable(document, f"is not UTF-8 text (byte {error.start})")
     document.header = _package_header(text)
     _parse(document, text)
-    if document.data is None and may_be_empty:
+    if document.data is None and may_be_empty and not document.mistakes:
         document.data = {}
     if not document.mistakes and not isinstance(document.data, dict):
         kind = "is empty" if document.data is None else "must be a mapping of keys to values"
