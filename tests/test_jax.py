@@ -73,6 +73,13 @@ def test_a_world_without_random_factors(world):
 
 
 @needs_jax
+def test_what_no_path_changes_is_remembered_for_every_path():
+    """Chips of limited life with nothing random: what they deliver has no axis over paths."""
+    study = offtake.load("demo", ["world=demo", "study.paths=100"], announced=True)
+    assert offtake.run(study, device="jax").summary_hash == offtake.run(study, device="numpy").summary_hash
+
+
+@needs_jax
 def test_nothing_of_jax_is_changed():
     import jax
 

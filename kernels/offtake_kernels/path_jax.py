@@ -193,7 +193,7 @@ class Tile:
             shape = len(plan.groups[number].deals), self._lanes
             self._past[number].append(
                 {
-                    name: np.broadcast_to(v, shape) if isinstance(v, np.ndarray) else v
+                    name: v if v.shape == shape else np.broadcast_to(np.asarray(v), shape)
                     for name, v in kept.items()
                 }
             )
