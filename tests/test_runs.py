@@ -177,15 +177,20 @@ def test_a_second_run_in_the_same_folder_is_refused(small, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("met", "raised", "status"),
+    ("met", "raised", "said", "status"),
     [
-        (OfftakeError("cannot write summary.npz: No space left on device"), OfftakeError, "failed"),
-        (MemoryError("cannot allocate"), MemoryError, "failed"),
-        (KeyboardInterrupt(), StoppedError, "stopped"),
+        (
+            OfftakeError("cannot write summary.npz: No space left on device"),
+            OfftakeError,
+            "No space",
+            "failed",
+        ),
+        (MemoryError("cannot allocate"), MemoryError, "allocate", "failed"),
+        (KeyboardInterrupt(), StoppedError, "--resume", "stopped"),
     ],
 )
 def test_results_that_are_not_written_are_said_to_be_and_resume_writes_them(
-    small, tmp_path, monkeypatch, met, raised, status
+    small, tmp_path, monkeypatch, met, raised, said, status
 ):
     file, whole = small
     study = offtake.load(file)
@@ -195,7 +200,7 @@ def test_results_that_are_not_written_are_said_to_be_and_resume_writes_them(
 
     with monkeypatch.context() as patched:
         patched.setattr("offtake.results.write_tally", meet)
-        with pytest.raises(raised):
+        with pytest.raises(raised, match=said):
             offtake.run(study, out=tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert (manifest["status"], manifest["paths_done"]) == (status, study.study.paths)
