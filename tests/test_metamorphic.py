@@ -119,7 +119,7 @@ def test_money_times_two_is_exactly_double():
     np.testing.assert_array_equal(2 * single.quarter_values["spend"], double.quarter_values["spend"])
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 @given(quarters=st.integers(3, 30), number=st.integers(0, 2**33 - 1))
 def test_a_longer_horizon_never_changes_earlier_quarters(quarters, number):
     short, long = (offtake.replay(_study(quarters=n), number) for n in (quarters, quarters + 5))
@@ -127,7 +127,7 @@ def test_a_longer_horizon_never_changes_earlier_quarters(quarters, number):
         assert values == long.quarters[metric][:quarters], metric
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2999))
 def test_a_replayed_path_equals_the_run(number):
     made = _study()
