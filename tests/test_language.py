@@ -380,6 +380,7 @@ def test_references_between_keys_are_resolved():
         (b"name: \xff\xfe", "own.yaml: is not UTF-8 text (byte 6)"),
         (b"name: [x,\n", "own.yaml:2:1: expected the node content, but found '<stream end>'"),
         (b"- name\n", "own.yaml: must be a mapping of keys to values"),
+        (b"- !mine name\n", "own.yaml:1:3: 0: tag !mine is not allowed here"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_the_only_mistake(tmp_path, content, message):
@@ -474,7 +475,7 @@ def test_nearest_correlation_known_answer():
     assert nearest[0, 2] == pytest.approx(0.157298, abs=2e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.floats(-1, 1), min_size=10, max_size=10))
 def test_nearest_correlation_is_a_correlation_matrix(entries):
     matrix = np.eye(5)

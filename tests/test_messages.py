@@ -346,6 +346,7 @@ def test_folder_for_a_file(tmp_path):
         (b"# nothing\n", "x.yaml: is empty"),
         (b"- a\n- b\n", "x.yaml: must be a mapping of keys to values"),
         (b"just text", "x.yaml: must be a mapping of keys to values"),
+        (b"- !mine a\n", "x.yaml:1:3: 0: tag !mine is not allowed here"),
         (b"a: 1\n---\nb: 2\n", "x.yaml:2:1: but found another document"),
         (
             b"portfolio:\n\tname: x\n",

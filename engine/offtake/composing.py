@@ -63,7 +63,7 @@ class _Repository(ConfigRepository):
         document = self.documents.get(config_path)
         if document is None:
             document = self.documents[config_path] = read_yaml(file, may_be_empty=True)
-        data = document.data if isinstance(document.data, dict) else {}
+        data = document.data or {}
         # Hydra needs the defaults list, and whether there is anything else.
         content = {"defaults": _without_hydra(data.get("defaults") or []), "content": True}
         if not data.keys() - {"defaults"}:
@@ -286,7 +286,6 @@ def _add_files(
             composition.add_document(whole)
             continue
         document = repository.documents[str(layer.config_path)]
-        if isinstance(document.data, dict):
-            for reserved in ("defaults", "hydra"):
-                document.data.pop(reserved, None)
-            composition.add_document(document, tuple(layer.package.split(".")) if layer.package else ())
+        for reserved in ("defaults", "hydra"):
+            document.data.pop(reserved, None)
+        composition.add_document(document, tuple(layer.package.split(".")) if layer.package else ())

@@ -192,13 +192,17 @@ def read_yaml(path: Any, *, may_be_empty: bool = False) -> Document:
         return _unreadable(document, f"is not UTF-8 text (byte {error.start})")
     document.header = _package_header(text)
     _parse(document, text)
-    if document.data is None and may_be_empty and not document.mistakes:
+    if isinstance(document.data, dict):
+        return document
+    found, document.data = document.data, None
+    if document.mistakes:
+        return document
+    if found is not None:
+        return _unreadable(document, "must be a mapping of keys to values")
+    if may_be_empty:
         document.data = {}
-    if not document.mistakes and not isinstance(document.data, dict):
-        kind = "is empty" if document.data is None else "must be a mapping of keys to values"
-        document.data = None
-        return _unreadable(document, kind)
-    return document
+        return document
+    return _unreadable(document, "is empty")
 
 
 def _unreadable(document: Document, message: str) -> Document:
