@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from offtake.summary import QUANTILES, Row, Summary, ThresholdRow, wilson
+from offtake.histogram import wilson
+from offtake.straddle import Remainders
+from offtake.summary import QUANTILES, Row, Summary, ThresholdRow
 from offtake_kernels.bins import BIN_BITS
 from offtake_kernels.kept import Kept
 from offtake_kernels.tally import Tally, TallyBuilder, merge
@@ -283,11 +285,11 @@ def test_wilson_against_published_values():
         (15, 148, 0.0624, 0.1605),
         (0, 20, 0.0, 0.1611),
     ):
-        share, se, half = wilson(hits, count)
+        share, se = wilson(hits, count)
+        half = 1.96 * se
         centre = (share + 1.96**2 / (2 * count)) / (1 + 1.96**2 / count)
         assert centre - half == pytest.approx(low, abs=1e-4)
         assert centre + half == pytest.approx(high, abs=1e-4)
-        assert se == pytest.approx(half / 1.96)
     assert all(math.isnan(x) for x in wilson(0, 0))
 
 
@@ -319,7 +321,17 @@ def test_errors_cover_the_truth():
         assert found[error].mean() == pytest.approx(found[name].std(), rel=0.06), name
 
 
-def test_a_probability_inside_a_bin_divides_it_linearly():
+def shares(values: np.ndarray, exact: float) -> dict[str, float]:
+    level = np.float32(exact)
+    return {
+        "<": (values < level).mean(),
+        "<=": (values <= level).mean(),
+        ">": (values > level).mean(),
+        ">=": (values >= level).mean(),
+    }
+
+
+def test_a_probability_inside_a_bin_of_even_values_divides_it_evenly():
     values = np.linspace(1.0, 2.0, 65_536, dtype=np.float32)
     summary = summary_of(values)
     for level in (1.0, 1.001, 1.5, 1.7003, 1.99999):
@@ -328,4 +340,69 @@ def test_a_probability_inside_a_bin_divides_it_linearly():
     assert summary.probability(0, "<", 0.5)[0] == 0.0
     assert summary.probability(0, "<", 2.5)[0] == 1.0
     assert summary.probability(0, ">", math.inf)[0] == 0.0
+    assert summary.probability(0, "<", 1e300)[0] == 1.0
     assert summary_of(-values).probability(0, "<", -1.7003)[0] == pytest.approx(0.2997, abs=2e-5)
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=30), st.integers(-2, 42))
+def test_what_is_possible_inside_a_bin_holds_the_truth(remainders, u):
+    found = Remainders(
+        len(remainders), sum(remainders), sum(x * x for x in remainders), min(remainders), max(remainders)
+    )
+    least, likely, most = found.up_to(u, u)
+    assert least <= sum(x <= u for x in remainders) <= most
+    assert least <= likely <= most
+
+
+@given(patterns, st.data())
+def test_an_error_of_a_probability_reaches_the_truth(bits, data):
+    """The proven bounds are 1.96 errors away at most, whatever the values are."""
+    values = bits.view(np.float32)
+    summary = summary_of(values)
+    known = data.draw(st.sampled_from(values.tolist()))
+    beside = max(min(known * (1 + 2e-5), 3.4e38), -3.4e38)
+    for level in (known, beside):
+        for op, truth in shares(values, level).items():
+            share, se = summary.probability(0, op, level)
+            assert abs(share - truth) <= 1.96 * se, (op, level)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_atom_at_a_level_is_on_its_side_of_it(sign):
+    """Two thirds of the values are the least of a bin in which others lie too."""
+    rng = np.random.default_rng(3)
+    values = sign * np.where(rng.random(30_000) < 0.68, 10.0, rng.uniform(10, 40, 30_000)).astype(np.float32)
+    summary = summary_of(values)
+    for level in (sign * 10.0, sign * 10.0002, sign * 9.9998, sign * 10.02):
+        for op, truth in shares(values, level).items():
+            share, _ = summary.probability(0, op, level)
+            assert share == pytest.approx(truth, abs=2e-4), (op, level)
+    blind = summary.probability(0, "<=", 10.0)[1] if sign > 0 else summary.probability(0, ">=", -10.0)[1]
+    assert blind > 0.3  # from the moments alone nobody could know that they are not just beyond 10
+    seen = summary.probability(0, "<=" if sign > 0 else ">=", sign * 10.0, values[:1000])
+    assert seen[0] == pytest.approx(0.68, abs=0.01)
+    assert 0.0027 < seen[1] < 0.006  # the binomial alone is 0.0027
+
+
+def test_two_atoms_in_a_bin_are_not_told_apart_with_certainty():
+    values = np.repeat(np.array([10.0, 10.01], np.float32), [600, 400])
+    share, se = summary_of(values).probability(0, "<=", 10.0)
+    assert abs(share - 0.6) < 1.96 * se
+    assert summary_of(values).probability(0, "<=", 10.005)[0] == pytest.approx(0.6, abs=0.3)
+
+
+def test_a_level_is_rounded_as_values_are():
+    values = np.full(10, 0.4, np.float32)  # above 0.4
+    assert float(values[0]) > 0.4
+    assert summary_of(values).probability(0, "<=", 0.4)[0] == 1.0
+    assert summary_of(values).probability(0, "<", 0.4)[0] == 0.0
+
+
+def test_what_was_counted_as_a_threshold_is_exact():
+    values = np.repeat(np.array([10.0, 10.001, 10.02], np.float32), [500, 300, 200])
+    threshold = ThresholdRow("cash", "total", "", 0, "<=", 10.001)
+    summary = summary_of(values, thresholds=[threshold], hits=[800])
+    binomial = wilson(800, 1000)[1]
+    assert summary.probability(0, "<=", 10.001) == (0.8, binomial)
+    assert summary.probability(0, ">", 10.001) == (0.2, pytest.approx(binomial))
+    assert summary.probability(0, "<", 10.001)[1] > binomial  # 300 are at the level

@@ -3,6 +3,7 @@
 Notation as in `offtake_kernels.tally`; N is the number of values of a row, x_(k) the k-th smallest.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,6 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from offtake.straddle import Remainders
 from offtake_kernels.bins import BIN_BITS, BIN_MASK, LOW_BITS
 from offtake_kernels.tally import Tally
 
@@ -232,20 +234,74 @@ class OrderedBins:
         atom = self.atom(found)
         return np.where(np.isnan(atom), value, atom)
 
-    def below(self, row: int, level: float, or_equal: bool) -> float:
-        """Values of a row under a level: whole bins, and a linear part of the bin it falls into."""
+    def below(
+        self, row: int, level: np.float32, or_equal: bool, sample: NDArray[np.float32]
+    ) -> tuple[float, float]:
+        """Values of a row under a level, and the error of that number: 0 where no bin has some on both sides.
+
+        sample: values of some of the row's paths, which say how a bin with values on both sides is divided,
+        where they say it better than its moments.
+        """
         bins = np.arange(self.start[row], self.start[row + 1])
-        if bins.size == 0:
-            return 0.0
-        lower, upper = self.edges(bins)
-        lower, upper = np.maximum(lower, self.least[row]), np.minimum(upper, self.most[row])
-        atom = self.atom(bins)
-        part = np.clip((level - lower) / np.where(upper > lower, upper - lower, 1.0), 0.0, 1.0)
-        part[lower >= level] = 0.0
-        part[level >= upper] = 1.0
-        alone = ~np.isnan(atom)
-        part[alone] = atom[alone] <= level if or_equal else atom[alone] < level
-        return float((self.n[bins] * part).sum())
+        lowest, highest = self._range(bins)
+        under = highest <= level if or_equal else highest < level
+        straddles = ~under & (lowest <= level if or_equal else lowest < level)
+        whole = int(self.n[bins[under]].sum())
+        for bin in bins[straddles].tolist():  # one at most
+            inside, error = self._divided(bin, row, level, or_equal, sample)
+            return whole + inside, error
+        return float(whole), 0.0
+
+    def _range(self, bins: Integers) -> tuple[Floats, Floats]:
+        """The least and greatest value that would be in a bin."""
+        near, far = (
+            np.ldexp(self.top[bins] * _REMAINDERS + last, self.shift[bins] - UNIT_BITS)
+            for last in (0.0, _REMAINDERS - 1)
+        )
+        positive = self.sign[bins] > 0
+        return np.where(positive, near, -far), np.where(positive, far, -near)
+
+    def _divided(
+        self, bin: int, row: int, level: np.float32, or_equal: bool, sample: NDArray[np.float32]
+    ) -> tuple[float, float]:
+        """Values of a bin under a level within it, and the error of that number."""
+        here = np.array([bin])
+        n = int(self.n[bin])
+        atom = float(self.atom(here)[0])
+        if not math.isnan(atom):
+            return float(n * (atom <= level if or_equal else atom < level)), 0.0
+        (lowest,), (highest,) = self._range(here)
+        sample = sample[(lowest <= sample) & (sample <= highest)]
+        sign = int(self.sign[bin])
+        ends = max(lowest, self.least[row]), min(highest, self.most[row])
+        a, b = sorted(self._remainder(bin, sign * end) for end in ends)
+        at = self._remainder(bin, sign * float(level))
+        (total,), (squares,) = self._remainders(here)
+        remainders = Remainders(n, int(total), int(squares), a, b)
+        if sign > 0:
+            fewest, likely, most = remainders.up_to(at if or_equal else at - 1, at)
+        else:
+            others = remainders.up_to(at - 1 if or_equal else at, at)
+            most, likely, fewest = (n - number for number in others)
+        error = max(likely - fewest, most - likely) / Z
+        found = int(np.count_nonzero(sample <= level if or_equal else sample < level))
+        share, of_sample = wilson(found, sample.size)
+        if n * of_sample < error:
+            return min(max(n * share, fewest), most), n * of_sample
+        return likely, error
+
+    def _remainder(self, bin: int, size: float) -> int:
+        """l of a value in a bin, of which the size is given."""
+        return int(math.ldexp(size, UNIT_BITS - int(self.shift[bin]))) - (int(self.top[bin]) << LOW_BITS)
+
+
+def wilson(hits: float, count: float) -> tuple[float, float]:
+    """Share of hits, and its standard error: half of Wilson's 95 % interval over z; NaN for 0 of 0."""
+    if count == 0:
+        return math.nan, math.nan
+    share = hits / count
+    spread = math.sqrt(share * (1 - share) / count + Z * Z / (4 * count * count)) / (1 + Z * Z / count)
+    return share, spread
 
 
 def spans(tally: Tally) -> Iterator[range]:

@@ -197,10 +197,15 @@ class Result:
         scope: str = "total",
         name: str | None = None,
     ) -> Estimate | None:
-        """Share of all paths with `metric op level`, op one of < <= > >=; rows are named as in `quantile`."""
+        """Share of all paths with `metric op level`, op one of < <= > >=; rows are named as in `quantile`.
+
+        Exact for the study's thresholds. Where many paths have exactly this level, or one within 0.4 % of it,
+        the standard error says how well the tally tells them apart.
+        """
         position = self._position(metric, quarter, scope, name)
         try:
-            return Estimate.of(*self.summary.probability(position, op, level)[:2])
+            kept = self._kept_values(self.summary.rows[position])
+            return Estimate.of(*self.summary.probability(position, op, level, kept))
         except ValueError as error:
             raise InputError([Mistake("query", metric, str(error))]) from error
 
@@ -249,6 +254,15 @@ class Result:
                 shown = quarter if subject == "quarter" else asked
                 raise _unknown(metric, subject, shown, known)
         return rows[0][0]
+
+    def _kept_values(self, row: Row) -> NDArray[np.float32]:
+        """A row's values on the paths kept whole; none for the rows that are not kept."""
+        kept = self.kept or _nothing_kept()
+        if row.quarter is None:
+            values = kept.scalar_values.get(f"{row.name}.{row.metric}" if row.name else row.metric)
+            return np.empty(0, np.float32) if values is None else values
+        values = kept.quarter_values.get(row.metric) if row.scope == "total" else None
+        return np.empty(0, np.float32) if values is None else values[:, row.quarter]
 
     def _statistics(self, chosen: list[int], quarterly: bool) -> dict[str, pa.Array]:
         rows = [self.summary.rows[i] for i in chosen]

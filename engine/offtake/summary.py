@@ -9,7 +9,8 @@ Notation: N values of a row ("none" and non-finite values left out); x_(k) the k
                       middle of what the bin's moments allow: within 2^-9 (0.2 %) relative for normal numbers
     es_low, es_high   mean of the lowest and highest alpha N values; the bin on the boundary counts in part,
                       at its own mean
-    probability       counts of whole bins; a level inside a bin divides it linearly
+    probability       counts of whole bins; a bin with values on both sides of the level is divided by what
+                      kept paths or its moments say of it (`OrderedBins.below`)
 Errors:
     se                sd / sqrt(N) (central limit theorem)
     quantile          half of Q(k + z s) - Q(k - z s) over z, s = sqrt(N p (1 - p)), z = 1.96, Q linear inside
@@ -18,7 +19,8 @@ Errors:
     tail mean         sqrt((V + (1 - alpha)(ES - q)^2) / (alpha N)), V the variance inside the tail and q its
                       quantile (Manistre and Hancock, Variance of the CTE Estimator, NAAJ 9(2), 2005). The
                       mean is None below alpha N = 1 and its error below 2.
-    probability       half of Wilson's interval over z (Wilson, JASA 22, 1927): positive at 0 and 1 too
+    probability       half of Wilson's interval over z (Wilson, JASA 22, 1927): positive at 0 and 1 too;
+                      with it, the error of the part of a divided bin
 """
 
 import hashlib
@@ -32,7 +34,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from offtake.histogram import UNIT_BITS, Floats, Integers, OrderedBins, Z, spans
+from offtake.histogram import UNIT_BITS, Floats, Integers, OrderedBins, spans, wilson
 from offtake_kernels.tally import Tally
 
 QUANTILES = {
@@ -48,6 +50,9 @@ QUANTILES = {
 }
 OPERATORS = ("<", "<=", ">", ">=")
 TAIL = Fraction(1, 20)
+# Operators that divide values alike.
+_SAME_SPLIT = {"<": ("<", ">="), ">=": ("<", ">="), "<=": ("<=", ">"), ">": ("<=", ">")}
+_NOBODY = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True)
@@ -78,15 +83,6 @@ class ThresholdRow:
     quarter: int | None
     op: str
     level: float
-
-
-def wilson(hits: float, count: float) -> tuple[float, float, float]:
-    """Share of hits, its standard error, and half the width of Wilson's 95 % interval; NaN for 0 of 0."""
-    if count == 0:
-        return math.nan, math.nan, math.nan
-    share = hits / count
-    spread = math.sqrt(share * (1 - share) / count + Z * Z / (4 * count * count)) / (1 + Z * Z / count)
-    return share, spread, Z * spread
 
 
 class Summary:
@@ -170,8 +166,8 @@ class Summary:
         """probability and se of the named thresholds, from counts over all paths; "none" never holds."""
         found = [wilson(hits, self.tally.paths) for hits in self.tally.threshold_hits.tolist()]
         return {
-            "probability": np.array([share for share, _, _ in found], np.float64),
-            "se": np.array([spread for _, spread, _ in found], np.float64),
+            "probability": np.array([share for share, _ in found], np.float64),
+            "se": np.array([spread for _, spread in found], np.float64),
         }
 
     def find(self, metric: str, scope: str, name: str, quarter: int | None) -> int:
@@ -189,19 +185,44 @@ class Summary:
         value = bins.value(only, bins.rank(only, exact))
         return float(value[0]), float(bins.error(only, exact)[0])
 
-    def probability(self, position: int, op: str, level: float) -> tuple[float, float, float]:
-        """P(value op level) over all paths, its standard error, and half of Wilson's 95 % interval.
+    def probability(
+        self, position: int, op: str, level: float, sample: NDArray[np.float32] = _NOBODY
+    ) -> tuple[float, float]:
+        """P(value op level) over all paths, and its standard error; the level is rounded to float32.
 
-        op is one of < <= > >=; a path with "none" satisfies none of them. Exact when no bin has values on
-        both sides of the level. Raises ValueError.
+        op is one of < <= > >=; a path with "none" satisfies none of them. Exact where the study counted it as
+        a threshold, or no bin has different values on both sides of the level. sample: values of some of the
+        row's paths, float32 [any]. Raises ValueError.
         """
         if op not in OPERATORS or math.isnan(level):
             raise ValueError(f"a probability is of {', '.join(OPERATORS)} and a number, not {op} {level}")
         bins = self._bins_at(position)
-        under = bins.below(0, level, or_equal=op in ("<=", ">"))
-        count = int(bins.count[0])
-        hits = under if op in ("<", "<=") else count - under
-        return wilson(hits, count + int(bins.none[0]))
+        count, paths = int(bins.count[0]), int(bins.count[0] + bins.none[0])
+        rounded = _float32(level)
+        under = self._counted_under(position, op, rounded, count)
+        error = 0.0
+        if under is None or bins.nonfinite[0]:
+            under, error = bins.below(0, rounded, op in ("<=", ">"), sample)
+        share, se = wilson(under if op in ("<", "<=") else count - under, paths)
+        return share, math.hypot(se, error / paths) if paths else se
+
+    def _counted_under(self, position: int, op: str, level: np.float32, count: int) -> int | None:
+        """Of `count` values, those under a level (or up to it, as op has it), where the study counted them
+        or the others.
+        """
+        row = self.rows[position]
+        series = row.metric, row.scope, row.name, row.quarter
+        for threshold, hits in zip(self.thresholds, self.tally.threshold_hits.tolist(), strict=True):
+            counted = threshold.metric, threshold.scope, threshold.name, threshold.quarter
+            if counted == series and _float32(threshold.level) == level and threshold.op in _SAME_SPLIT[op]:
+                return hits if threshold.op in ("<", "<=") else count - hits
+        return None
+
+
+def _float32(level: float) -> np.float32:
+    """As recorded values are; beyond their range, infinite."""
+    with np.errstate(over="ignore"):
+        return np.float32(level)
 
 
 def _statistics(bins: OrderedBins, rows: Integers) -> dict[str, Floats | Integers]:
