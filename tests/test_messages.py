@@ -726,7 +726,7 @@ def test_samples_are_found_beside_the_file_that_names_them(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     slip = load("sub/x.yaml").portfolio.deals["acme"].slip
     assert isinstance(slip, Sampled)
-    assert Path(slip.samples.file) == Path("sub/draws.csv")
+    assert Path(slip.samples.file) == tmp_path / "sub" / "draws.csv"
     assert said("sub/x.yaml", ["portfolio.deals.acme.slip.samples.column=slap"]) == [
         "command line: portfolio.deals.acme.slip.samples.column: 'draws.csv' has no column 'slap';"
         " did you mean 'slip'?"

@@ -35,6 +35,70 @@ def test_a_study_is_known_by_its_numbers(tmp_path):
     assert config_hash(_study(_written(file, "1.0", "2e0"))) == first
 
 
+_RELATIVE = """
+portfolio:
+  name: relative
+  start: 2025-12-01
+  quarters: 6
+  deals:
+    cloud:
+      supplier: X
+      layer: compute
+      hardware: chip
+      start: 2025-12-01
+      ladder: {all: {after: 0, gw: 1}}
+      slip: {dist: mixture, parts: [
+        {weight: 1, of: 0.5}, {weight: 1, of: {samples: {file: numbers/draws.csv, column: x}}}]}
+world:
+  factors: {demand: {initial: 1}, revenue: {initial: 4}}
+  hardware: {chip: {h100e_per_gw: 1.2}}
+study: {paths: 50}
+"""
+
+
+def test_a_run_is_the_same_wherever_it_is_started(tmp_path, monkeypatch):
+    """Named relative to its file; the folder's config.yaml gives the study again from anywhere."""
+    (tmp_path / "numbers").mkdir()
+    _written(tmp_path / "numbers" / "draws.csv", "1", "2")
+    (tmp_path / "own.yaml").write_text(_RELATIVE)
+    monkeypatch.chdir(tmp_path)
+    first = offtake.run(offtake.load("own.yaml"), out="run", device="numpy")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    study = offtake.load("../own.yaml")
+    assert config_hash(study) == first.manifest["config_hash"]
+    monkeypatch.chdir("/")
+    assert offtake.run(study, device="numpy").summary_hash == first.summary_hash
+    again = offtake.run(offtake.load(tmp_path / "run" / "config.yaml"), device="numpy")
+    assert (again.summary_hash, again.manifest["config_hash"]) == (
+        first.summary_hash,
+        first.manifest["config_hash"],
+    )
+    assert cli.main(["replay", str(tmp_path / "run"), "--path", "3"]) == 0
+
+
+def test_numbers_moved_to_another_file_are_the_same_study(tmp_path):
+    one, other = _written(tmp_path / "a.csv", "1", "2"), _written(tmp_path / "b.csv", "1", "2")
+    assert config_hash(_study(one)) == config_hash(_study(other))
+    deals = {
+        name: simple.deal(pays={"fee": {"kind": "commitment", "total": 1.0}}) for name in ("file", "column")
+    }
+    assert config_hash(simple.study(deals))  # deals may have these names
+
+
+def test_a_file_that_is_gone_since_it_was_loaded_is_named(tmp_path):
+    study = _study(_written(tmp_path / "draws.csv", "1", "2"))
+    (tmp_path / "draws.csv").unlink()
+    with pytest.raises(offtake.OfftakeError, match=r"draws\.csv: cannot be read: .*No such file"):
+        offtake.run(study, device="numpy")
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path):
+    (tmp_path / "draws.csv").write_text("x,x\n1,2\n")
+    with pytest.raises(InputError, match="has several columns 'x'"):
+        _study(tmp_path / "draws.csv")
+
+
 def test_another_content_is_another_study(tmp_path, capsys):
     draws, out = tmp_path / "draws.csv", tmp_path / "run"
     saved = offtake.run(_study(_written(draws, "1", "2")), out=out, device="numpy").summary_hash

@@ -78,7 +78,7 @@ class Composition:
             old = base.get(key)
             if not isinstance(value, dict):
                 self.forget(here, old)
-                base[key] = str(folder / value) if _names_a_file(here, value) else value
+                base[key] = with_files(value, here, folder)
                 self.mark_items(value, here, mark_of)
                 continue
             if not isinstance(old, dict) or _replaces(here, old, value):
@@ -101,8 +101,15 @@ class Composition:
                 del self.marks[stale]
 
 
-def _names_a_file(path: KeyPath, value: Any) -> bool:
-    return path[-2:] == ("samples", "file") and isinstance(value, str) and bool(value)
+def with_files(value: Any, path: KeyPath, folder: Path) -> Any:
+    """The value at a path, files of samples in it as absolute paths: they are relative to `folder`."""
+    if isinstance(value, dict):
+        return {key: with_files(item, (*path, key), folder) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_files(item, (*path, index), folder) for index, item in enumerate(value)]
+    if path[-2:] == ("samples", "file") and isinstance(value, str) and value:
+        return str((folder / value).absolute())
+    return value
 
 
 def _replaces(path: KeyPath, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

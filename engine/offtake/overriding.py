@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from offtake.errors import Mistake
-from offtake.layering import NAMED, Composition, did_you_mean
+from offtake.layering import NAMED, Composition, did_you_mean, with_files
 from offtake.source_map import COMMAND_LINE, KeyPath, Mark, dotted, keys_of
 from offtake.world import OPENING_VALUES
 
@@ -83,9 +83,9 @@ def _set(composition: Composition, node: Any, path: KeyPath, override: Override)
         return
     mark = Mark(COMMAND_LINE, COMMAND_LINE)
     if isinstance(node, dict):
-        composition.lay(node, {str(key): value}, path[:-1], lambda _: mark, Path.cwd())
+        composition.lay(node, {str(key): value}, path[:-1], lambda _: mark, Path())
     else:
-        node[key] = value
+        node[key] = with_files(value, path, Path())
         composition.mark_items(value, path, lambda _: mark)
 
 

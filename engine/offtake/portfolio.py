@@ -99,7 +99,7 @@ def _is_file_like(source: str) -> bool:
 
 def _document_of(source: Mapping[str, Any]) -> Document:
     """A mapping given in Python, in the shape of a file: keys are text, every position is "study"."""
-    document = Document("study", Path.cwd())
+    document = Document("study", Path())
     document.data = _with_text_keys(source, (), document)
     return document
 

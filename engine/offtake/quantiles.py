@@ -30,7 +30,7 @@ from offtake.distributions import (
     Uniform,
     Weibull,
 )
-from offtake.samples import read_column
+from offtake.samples import read_again
 from offtake_kernels.quantile_table import REACH
 
 NODES = 513
@@ -51,7 +51,7 @@ def quantile_table(distribution: Distribution) -> Table:
     if isinstance(distribution, Discrete):
         return _steps(list(distribution.values), list(distribution.values.values()))
     if isinstance(distribution, Sampled):
-        draws = read_column(Path(distribution.samples.file), distribution.samples.column)
+        draws = read_again(Path(distribution.samples.file), distribution.samples.column)
         return _steps(draws.tolist(), [1.0] * draws.size)
     if isinstance(distribution, Mixture):
         return _mixture(distribution)

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from offtake.checks import sampled
+from offtake.distributions import Samples
 from offtake.samples import digest
 from offtake.study import Study
 from offtake_kernels.philox import LAYOUT_VERSION
@@ -28,12 +28,20 @@ def config_hash(study: Study) -> str:
     """SHA-256 of what determines the answer: the portfolio, the world, the study and the samples that they
     read, not the device.
     """
-    plain = {key: value for key, value in _plain(study).items() if key in DETERMINING}
+    plain = {key: _with_digests(value) for key, value in _plain(study).items() if key in DETERMINING}
     canonical = yaml.dump(plain, Dumper=_DUMPER, sort_keys=True)
-    # A file's name says nothing about its numbers.
-    read = (distribution.samples for _, distribution in sampled(study, ()))
-    numbers = "".join(digest(Path(samples.file), samples.column) + "\n" for samples in read)
-    return hashlib.sha256(f"draw layout {LAYOUT_VERSION}\n{canonical}{numbers}".encode()).hexdigest()
+    return hashlib.sha256(f"draw layout {LAYOUT_VERSION}\n{canonical}".encode()).hexdigest()
+
+
+def _with_digests(value: Any) -> Any:
+    """With what a file of samples holds instead of its name, which says nothing about its numbers."""
+    if isinstance(value, list):
+        return [_with_digests(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == Samples.model_fields.keys() and isinstance(value["file"], str):
+        return digest(Path(value["file"]), value["column"])
+    return {key: _with_digests(item) for key, item in value.items()}
 
 
 def _plain(study: Study) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from offtake.errors import OfftakeError
+
 
 def read_column(file: Path, column: str) -> NDArray[np.float64]:
     """The numbers of a column of a CSV or Parquet file.
@@ -24,6 +26,8 @@ def read_column(file: Path, column: str) -> NDArray[np.float64]:
         table = csv.read_csv(file)
     if column not in table.column_names:
         raise ValueError(f"has no column '{column}'")
+    if table.column_names.count(column) > 1:
+        raise ValueError(f"has several columns '{column}'")
     if not table.num_rows:
         raise ValueError("has no rows")
     try:
@@ -38,6 +42,15 @@ def read_column(file: Path, column: str) -> NDArray[np.float64]:
     return values
 
 
+def read_again(file: Path, column: str) -> NDArray[np.float64]:
+    """As `read_column`, for a loaded study, whose files were good. Raises OfftakeError."""
+    try:
+        return read_column(file, column)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise OfftakeError(f"{file}: cannot be read: {reason} (it could when the study was loaded)") from None
+
+
 def digest(file: Path, column: str) -> str:
-    """SHA-256 (hex) of the column's numbers in their order."""
-    return hashlib.sha256(read_column(file, column).astype("<f8").tobytes()).hexdigest()
+    """SHA-256 (hex) of the column's numbers in their order. Raises OfftakeError."""
+    return hashlib.sha256(read_again(file, column).astype("<f8").tobytes()).hexdigest()
