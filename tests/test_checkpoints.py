@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -44,10 +45,10 @@ def kept_of(seed: int) -> Kept:
 
 
 def test_units_come_back_as_they_were(tmp_path):
-    with BlockStore(tmp_path / "run", "abc") as store:
+    with BlockStore(tmp_path / "run", "abc", "offtake") as store:
         store.save(192, 64, tally_of(3))
         store.save(0, 64, tally_of(0), kept_of(0))
-    with BlockStore(tmp_path / "run", "abc") as store:
+    with BlockStore(tmp_path / "run", "abc", "offtake") as store:
         first, second = store.load_all()
         assert (first.first_path, first.paths, first.tally.digest()) == (0, 64, tally_of(0).digest())
         assert (second.first_path, second.tally.digest()) == (192, tally_of(3).digest())
@@ -78,7 +79,7 @@ def damage_every_way(content: bytes):
 
 
 def test_a_flipped_bit_or_a_lost_tail_is_found_and_the_unit_is_missing_again(tmp_path):
-    with BlockStore(tmp_path, "abc") as store:
+    with BlockStore(tmp_path, "abc", "offtake") as store:
         store.save(0, 64, tally_of(0), kept_of(0))
         store.save(64, 64, tally_of(1))
         file = tmp_path / "blocks" / "unit-0000000000.npz"
@@ -94,7 +95,7 @@ def test_a_flipped_bit_or_a_lost_tail_is_found_and_the_unit_is_missing_again(tmp
 
 
 def test_a_unit_under_another_number_is_not_counted_twice(tmp_path):
-    with BlockStore(tmp_path, "abc") as store:
+    with BlockStore(tmp_path, "abc", "offtake") as store:
         store.save(0, 64, tally_of(0))
         blocks = tmp_path / "blocks"
         (blocks / "unit-0000000007.npz").write_bytes((blocks / "unit-0000000000.npz").read_bytes())
@@ -111,23 +112,54 @@ def test_nothing_is_unpickled(tmp_path):
 
 
 def test_units_of_another_study_are_refused(tmp_path):
-    with BlockStore(tmp_path, "abc") as store:
+    with BlockStore(tmp_path, "abc", "offtake") as store:
         store.save(0, 64, tally_of(0))
-    with BlockStore(tmp_path, "def") as store, pytest.raises(OfftakeError, match="another study"):
+    with BlockStore(tmp_path, "def", "offtake") as store, pytest.raises(OfftakeError, match="another study"):
         list(store.load_all())
 
 
+def test_units_computed_by_something_else_are_refused(tmp_path):
+    with BlockStore(tmp_path, "abc", "offtake in fast arithmetic") as store:
+        store.save(0, 64, tally_of(0))
+    with BlockStore(tmp_path, "abc", "offtake") as store:
+        message = "was computed by offtake in fast arithmetic, not by offtake"
+        with pytest.raises(OfftakeError, match=message):
+            list(store.load_all())
+
+
+def test_a_folder_named_like_a_unit_is_let_be(tmp_path):
+    (tmp_path / "blocks" / "unit-0000000000.npz").mkdir(parents=True)
+    with BlockStore(tmp_path, "abc", "offtake") as store:
+        assert list(store.load_all()) == []
+        store.clear()
+
+
+def test_a_manifest_nested_too_deeply_is_damaged(tmp_path):
+    (tmp_path / "manifest.json").write_text("[" * 100_000)
+    with pytest.raises(OfftakeError, match="damaged"):
+        read_manifest(tmp_path)
+
+
+def test_a_child_of_the_process_does_not_hold_the_folder(tmp_path):
+    store = BlockStore(tmp_path, "abc", "offtake")
+    assert store._lock is not None
+    with subprocess.Popen(["sleep", "60"], pass_fds=[store._lock]) as child:
+        store.close()
+        BlockStore(tmp_path, "abc", "offtake").close()
+        child.kill()
+
+
 def test_a_second_run_in_the_folder_is_refused_until_the_first_ends(tmp_path):
-    with BlockStore(tmp_path, "abc"), pytest.raises(OfftakeError, match="another run"):
-        BlockStore(tmp_path, "abc")
-    store = BlockStore(tmp_path, "abc")
+    with BlockStore(tmp_path, "abc", "offtake"), pytest.raises(OfftakeError, match="another run"):
+        BlockStore(tmp_path, "abc", "offtake")
+    store = BlockStore(tmp_path, "abc", "offtake")
     store.close()
     store.close()
-    BlockStore(tmp_path, "abc").close()
+    BlockStore(tmp_path, "abc", "offtake").close()
 
 
 def hold_and_die(folder: Path) -> None:
-    store = BlockStore(folder, "abc")
+    store = BlockStore(folder, "abc", "offtake")
     store.save(0, 64, tally_of(0))
     os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # between the temporary file and its name
     store.save(64, 64, tally_of(1))
@@ -139,7 +171,7 @@ def test_a_run_killed_before_the_rename_leaves_whole_units_and_no_lock(tmp_path)
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
     assert list((tmp_path / "blocks").glob(".*.tmp"))
-    with BlockStore(tmp_path, "abc") as store:
+    with BlockStore(tmp_path, "abc", "offtake") as store:
         assert [unit.first_path for unit in store.load_all()] == [0]
         assert store.damaged == []
         assert not list((tmp_path / "blocks").glob(".*.tmp"))
@@ -157,7 +189,7 @@ def test_a_full_disk_names_the_folder_and_leaves_the_old_file(tmp_path, monkeypa
     assert os.listdir(tmp_path) == ["file"]
     assert (tmp_path / "file").read_bytes() == b"old"
     with pytest.raises(OfftakeError, match="No space"):
-        BlockStore(tmp_path / "run", "abc")
+        BlockStore(tmp_path / "run", "abc", "offtake")
 
 
 def test_a_disk_that_fills_up_within_a_tally_leaves_the_old_file(tmp_path, monkeypatch):
@@ -183,21 +215,21 @@ def test_a_disk_that_fills_up_within_a_tally_leaves_the_old_file(tmp_path, monke
 def test_a_folder_that_takes_no_file_is_refused_before_computing(tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OfftakeError, match="file"):
-        BlockStore(tmp_path / "file", "abc")
+        BlockStore(tmp_path / "file", "abc", "offtake")
 
     def read_only(*_, **__):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr("builtins.open", read_only)
     with pytest.raises(OfftakeError, match="Read-only"):
-        BlockStore(tmp_path / "run", "abc")
+        BlockStore(tmp_path / "run", "abc", "offtake")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write to any folder")
 def test_a_folder_without_permission_is_refused(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(OfftakeError, match="Permission"):
-        BlockStore(tmp_path, "abc")
+        BlockStore(tmp_path, "abc", "offtake")
     tmp_path.chmod(0o700)
 
 

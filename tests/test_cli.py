@@ -65,7 +65,8 @@ def simulator(monkeypatch):
             raise failures[study.study.seed]
         if options["out"]:
             Path(options["out"]).mkdir(parents=True, exist_ok=True)
-        return types.SimpleNamespace()
+        damaged = ["unit 3: damaged"] if study.study.seed == 13 else []
+        return types.SimpleNamespace(manifest={"damaged": damaged})
 
     def install(name: str, **members: Any) -> None:
         module = types.ModuleType(f"offtake.{name}")
@@ -225,6 +226,11 @@ def test_warnings_go_to_stderr(simulator, capsys):
     assert err.startswith(
         "warning: command line: portfolio.deals.cloud.pays.service.total: 3800 is in US$ bn"
     )
+
+
+def test_a_damaged_checkpoint_is_named(simulator, capsys):
+    assert cli.main(["run", *DEMO, "study.seed=13"]) == 0
+    assert capsys.readouterr() == ("summary of demo\n", "warning: unit 3: damaged\n")
 
 
 def test_ctrl_c_during_a_run_is_resumable(simulator, capsys, tmp_path):

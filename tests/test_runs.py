@@ -1,5 +1,6 @@
 """A run's folder through stops, kills, edits and damage: nothing lost, nothing counted twice."""
 
+import contextlib
 import json
 import os
 import random
@@ -15,6 +16,7 @@ import yaml
 import offtake
 from offtake.blocks import BLOCK_PATHS
 from offtake.errors import InputError, OfftakeError, StoppedError
+from offtake.resolved import config_yaml
 
 PATHS = 4 * BLOCK_PATHS
 RENT = {"kind": "commitment", "total": 8.0}
@@ -109,7 +111,50 @@ def test_a_damaged_block_is_computed_again(small, tmp_path):
     content = bytearray(block.read_bytes())
     content[len(content) // 2] ^= 1
     block.write_bytes(content)
-    assert offtake.run(study, out=tmp_path, resume=True).summary_hash == whole
+    again = offtake.run(study, out=tmp_path, resume=True)
+    assert again.summary_hash == whole
+    assert again.manifest["damaged"] == [
+        f"{block}: damaged: its checksum is not that of its content; it was computed again"
+    ]
+
+
+def test_blocks_without_a_manifest_are_taken_from_the_same_computation_only(small, tmp_path):
+    study = offtake.load(small[0])
+    with pytest.raises(StoppedError):
+        offtake.run(study, out=tmp_path, progress=_stop_after(2), device="null")
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(offtake.OfftakeError, match="was computed by the null device"):
+        offtake.run(study, out=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("stop", [False, True])
+def test_what_the_null_device_left_is_no_answer(small, tmp_path, resume, stop):
+    study = offtake.load(small[0])
+    with pytest.raises(StoppedError) if stop else contextlib.nullcontext():
+        offtake.run(study, out=tmp_path, device="null", progress=_stop_after(1) if stop else False)
+    message = "holds this study computed by the null device, which computes nothing, not by offtake"
+    with pytest.raises(InputError, match=message):
+        offtake.run(study, out=tmp_path, device="numpy", resume=resume)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "paths.parquet"])
+def test_a_file_of_someone_elses_is_not_written_over(small, tmp_path, name):
+    study = offtake.load(small[0])
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=f"has a {name} that is no run's; choose another out="):
+        offtake.run(study, out=tmp_path)
+    with pytest.raises(InputError, match="choose another out="):
+        offtake.run(study).save(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_run_killed_before_its_manifest_was_there_is_run(small, tmp_path):
+    file, whole = small
+    study = offtake.load(file)
+    (tmp_path / "config.yaml").write_text(config_yaml(study))
+    assert offtake.run(study, out=tmp_path).summary_hash == whole
 
 
 def test_a_finished_run_is_not_run_again(small, tmp_path):

@@ -85,7 +85,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             return manifest
     except OSError as error:
         raise OfftakeError(f"{folder} is not the folder of a run: {MANIFEST}: {error.strerror}") from error
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     raise OfftakeError(f"{folder / MANIFEST} is damaged: it is not what offtake wrote")
 
@@ -158,13 +158,15 @@ class Unit:
 class BlockStore:
     """The finished units of one run, in FOLDER/blocks; a context manager that holds the folder's lock.
 
-    damaged: what was found broken and deleted, one sentence each, for the log.
+    config_hash, computed: which study, and by what its bits were computed, so that no others are taken.
+    damaged: what was found broken and deleted, one sentence each.
     Raises OfftakeError when another run holds the folder or it takes no file: before anything is computed.
     """
 
-    def __init__(self, folder: str | Path, config_hash: str):
+    def __init__(self, folder: str | Path, config_hash: str, computed: str):
         self.folder = Path(folder)
         self.config_hash = config_hash
+        self.computed = computed
         self.damaged: list[str] = []
         self._blocks = self.folder / "blocks"
         prepare_folder(self.folder)
@@ -188,41 +190,55 @@ class BlockStore:
     def close(self) -> None:
         """Gives the folder back to other runs."""
         if self._lock is not None:
+            # A child of the process would hold it on, by a copy of the descriptor.
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
             os.close(self._lock)
             self._lock = None
 
     def save(self, first_path: int, paths: int, tally: Tally, kept: Kept | None = None) -> None:
         """Keeps one finished unit, on disk when this returns. Raises OfftakeError naming the folder."""
-        about = {"config_hash": self.config_hash, "first_path": first_path, "paths": paths}
+        about = {
+            "config_hash": self.config_hash,
+            "computed": self.computed,
+            "first_path": first_path,
+            "paths": paths,
+        }
         write_tally(self._path(first_path), tally, kept, about)
 
     def load_all(self) -> Iterator[Unit]:
         """Every whole unit by first path, one in memory at a time; damaged ones are deleted and noted.
 
-        Raises OfftakeError on a unit of another study.
+        Raises OfftakeError on a unit of another study, or of this one computed by something else.
         """
-        for path in sorted(self._blocks.glob("unit-*.npz")):
+        for path in sorted(self._files()):
             try:
                 tally, kept, about = unpack(path.read_bytes())
                 unit = Unit(about["first_path"], about["paths"], tally, kept)
                 if self._path(unit.first_path) != path:
                     raise ValueError("damaged: it is another unit's file")
             except (OSError, ValueError) as error:
-                self.damaged.append(f"{path}: {error}; it is computed again")
+                self.damaged.append(f"{path}: {error}; it was computed again")
                 path.unlink(missing_ok=True)
                 continue
             if about["config_hash"] != self.config_hash:
                 raise OfftakeError(
                     f"{path} belongs to another study ({about['config_hash'][:12]}); choose another out="
                 )
+            if about["computed"] != self.computed:
+                raise OfftakeError(
+                    f"{path} was computed by {about['computed']}, not by {self.computed}; choose another out="
+                )
             yield unit
 
     def clear(self) -> None:
         """Removes the units and their folder, once the results are written."""
-        for path in self._blocks.glob("unit-*.npz"):
+        for path in self._files():
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # a file of someone else's keeps the folder
             self._blocks.rmdir()
+
+    def _files(self) -> list[Path]:
+        return [path for path in self._blocks.glob("unit-*.npz") if path.is_file()]
 
     def _path(self, first_path: int) -> Path:
         return self._blocks / f"unit-{first_path:010d}.npz"

@@ -28,10 +28,8 @@ def finished_before(folder: Path, wanted: Mapping[str, Any], config_yaml: str, r
         if manifest["config_hash"] != wanted["config_hash"]:
             message = f"{folder} holds another study:\n{_difference(folder, config_yaml)}"
             raise InputError([Mistake("study", "", message, "choose another out=")])
-        if _computed(manifest) != _computed(wanted):
-            message = (
-                f"{folder} holds this study computed by {_computed(manifest)}, not by {_computed(wanted)}"
-            )
+        if computed(manifest) != computed(wanted):
+            message = f"{folder} holds this study computed by {computed(manifest)}, not by {computed(wanted)}"
             raise InputError([Mistake("study", "", message, "choose another out=")])
         if manifest["status"] == "complete":
             return open_result(folder)
@@ -48,8 +46,10 @@ def finished_before(folder: Path, wanted: Mapping[str, Any], config_yaml: str, r
     return None
 
 
-def _computed(manifest: Mapping[str, Any]) -> str:
+def computed(manifest: Mapping[str, Any]) -> str:
     """What the bits of a study's answer depend on beside the study."""
+    if manifest["backend"] == "null":
+        return "the null device, which computes nothing"
     return f"offtake {manifest['version']} in {manifest['arithmetic']} arithmetic"
 
 

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from offtake.checkpoints import (
+    MANIFEST,
     prepare_folder,
     read_manifest,
     unpack,
@@ -210,12 +211,16 @@ class Result:
             raise InputError([Mistake("query", metric, str(error))]) from error
 
     def save(self, folder: str | Path) -> Path:
-        """Writes the run's folder, the manifest last; returns it. Raises OfftakeError naming the folder.
+        """Writes the run's folder, the manifest last; returns it.
 
-        A run found there before is replaced file by file.
+        A run found there before is replaced file by file. Raises OfftakeError naming the folder, also where
+        it holds files of these names that are no run's.
         """
         folder = Path(folder)
+        refuse_foreign_files(folder, self.config_yaml)
         prepare_folder(folder)
+        if not (folder / MANIFEST).exists():
+            write_manifest(folder, {**self.manifest, "status": "running"})
         about = {
             "rows": [vars(row) for row in self.summary.rows],
             "thresholds": [vars(row) for row in self.summary.thresholds],
@@ -310,6 +315,18 @@ class Result:
             **{key: str(self.manifest[key]) for key in PROVENANCE if key in self.manifest},
         }
         return pa.Table.from_arrays(list(columns.values()), schema=pa.schema(fields, metadata))
+
+
+def refuse_foreign_files(folder: Path, config_yaml: str) -> None:
+    """Raises InputError where a folder that is not a run's has a file that a run would write over."""
+    if (folder / MANIFEST).exists():
+        return
+    for name in (CONFIG, SUMMARY, *(f"{table}.parquet" for table in TABLES)):
+        file = folder / name
+        # A run that was killed before its manifest was there has left its configuration.
+        if file.exists() and not (name == CONFIG and file.read_bytes() == config_yaml.encode()):
+            message = f"{folder} has a {name} that is no run's"
+            raise InputError([Mistake("study", "out", message, "choose another out=")])
 
 
 def open_result(folder: str | Path) -> Result:

@@ -24,10 +24,10 @@ from offtake.errors import InputError, Mistake, NumericalError, OfftakeError, St
 from offtake.executors import Finished, run_units
 from offtake.hal import backend_class, open_device, settle
 from offtake.hal.host import release_memory
-from offtake.previous import finished_before
+from offtake.previous import computed, finished_before
 from offtake.progress import Progress, tracking
 from offtake.resolved import config_hash, config_yaml
-from offtake.results import Result
+from offtake.results import Result, refuse_foreign_files
 from offtake.study import DeviceChoice, Study
 from offtake.summary import QUANTILES, Summary
 from offtake_kernels.kept import Kept
@@ -78,7 +78,8 @@ def run(
     with ExitStack() as stack:
         store = None
         if out is not None:
-            store = stack.enter_context(BlockStore(out, manifest["config_hash"]))
+            refuse_foreign_files(Path(out), text)
+            store = stack.enter_context(BlockStore(out, manifest["config_hash"], computed(manifest)))
             previous = finished_before(Path(out), manifest, text, resume)
             if previous is not None:
                 store.clear()
@@ -120,6 +121,7 @@ def _run(
             **manifest,
             "paths": collected.paths,
             "summary_hash": summary.summary_hash,
+            **({"damaged": store.damaged} if store and store.damaged else {}),
             "seconds": round(seconds, 3),
             "paths_per_second": round(collected.paths / seconds, 1),
             "status": "complete",

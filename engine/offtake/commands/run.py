@@ -111,6 +111,8 @@ def _run_one(study: Study, options: RunOptions, given: argparse.Namespace) -> in
             f"`--resume` with out={options.out} goes on" if options.out else "without out=DIR nothing is kept"
         )
         raise StoppedError(f"stopped; {kept}") from None
+    for damaged in result.manifest.get("damaged", []):
+        print(f"warning: {damaged}", file=sys.stderr)
     if given.json:
         from offtake.headline import Headline
 
