@@ -19,6 +19,7 @@ from offtake.correlation import correlation_matrix, nearest_correlation, weakest
 from offtake.errors import InputError
 from offtake.metrics import METRICS, reach_name, total_metric_names
 from offtake.portfolio import load
+from offtake.quantiles import quantile_table
 from offtake.resolved import config_yaml
 from offtake.schema import json_schema
 from offtake.source_map import read_yaml
@@ -287,19 +288,25 @@ def test_what_is_not_a_distribution(written, reason):
 
 
 @pytest.mark.parametrize(
-    ("written", "expected"),
+    "written",
     [
-        (2, 2.0),
-        ({"quantiles": {"0.1": 3, "0.5": 4}}, 3.0),
-        ({"quantiles": {"0.1": 3}, "min": 1}, 1.0),
-        ({"dist": "uniform", "low": -1, "high": 1}, -1.0),
-        ({"dist": "normal", "mean": 0, "sd": 1}, None),
-        ({"dist": "discrete", "values": {"-5": 0, "2": 1}}, 2.0),
-        ({"dist": "mixture", "parts": [{"weight": 1, "of": 7}, {"weight": 0, "of": -7}]}, 7.0),
+        2,
+        {"quantiles": {"0.1": 3, "0.5": 4}},
+        {"quantiles": {"0.1": 3, "0.5": 4, "0.7": 40}, "min": 1},
+        {"quantiles": {"0.1": 3}, "min": 1},
+        {"dist": "uniform", "low": -1, "high": 1},
+        {"dist": "normal", "mean": 0.3, "sd": 1},
+        {"dist": "discrete", "values": {"-5": 0, "2": 1}},
+        {"dist": "mixture", "parts": [{"weight": 1, "of": 7}, {"weight": 0, "of": -7}]},
     ],
 )
-def test_the_lowest_value_that_a_form_shows(written, expected):
-    assert distributions.lowest(ADAPTER.validate_python(written)) == expected
+def test_the_lowest_value_is_that_of_the_quantile_function(written):
+    distribution = ADAPTER.validate_python(written)
+    assert distributions.lowest(distribution) == pytest.approx(quantile_table(distribution)[1][0], rel=1e-9)
+
+
+def test_a_family_of_positive_values_has_no_lowest():
+    assert distributions.lowest(ADAPTER.validate_python({"dist": "gamma", "shape": 2, "scale": 1})) is None
 
 
 # ---- composing -------------------------------------------------------------------------------------------

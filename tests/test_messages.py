@@ -463,7 +463,19 @@ def test_paths_may_be_a_whole_float(study_file, paths):
         ("portfolio.deals.acme.cancel={hazard:0.1,notice:1.5}", "must be a whole number, not 1.5"),
         ("portfolio.deals.acme.stretch=0", "must be above 0, but goes down to 0"),
         ("portfolio.deals.acme.size=-1", "must be at least 0, but goes down to -1"),
-        ("portfolio.deals.acme.size={quantiles:{0.5:1},min:-2}", "must be at least 0, but goes down to -2"),
+        (
+            "portfolio.deals.acme.size={quantiles:{0.1:0.8,0.5:1},min:-2}",
+            "goes down to -0.0144; the tail goes on beyond the points; a min ends it",
+        ),
+        ("portfolio.deals.acme.size={quantiles:{0.1:0.8,0.5:1,0.9:9}}", "but goes down to -0.0144"),
+        (
+            "portfolio.deals.acme.stretch={dist: normal, mean: 1.25, sd: 0.2}",
+            "must be above 0, but goes down to -0.05; 6.5 standard deviations below the mean",
+        ),
+        (
+            "world.factors.demand.initial={dist: normal, mean: 1, sd: 0.2}",
+            "must be above 0, but goes down to -0.3",
+        ),
         ("portfolio.deals.acme.slip_loading={supply_chain:0.7,region:0.4}", "add up to at most 1"),
         ("world.slip_loading={supply_chain:0.7,region:0.4}", "add up to at most 1"),
         (

@@ -21,13 +21,14 @@ from offtake.deals import (
     VendorInvestment,
     Warrants,
 )
-from offtake.distributions import Distribution, Sampled, lowest
+from offtake.distributions import Distribution, Normal, Quantiles, Sampled, lowest
 from offtake.layering import Composition, did_you_mean
 from offtake.metrics import total_metric_names
 from offtake.samples import read_column
 from offtake.source_map import KeyPath
 from offtake.study import Study
 from offtake.world import OPENING_VALUES, REQUIRED_FACTORS, World
+from offtake_kernels.quantile_table import REACH
 
 _MONTHS_PER_QUARTER = 3
 LARGEST_USUAL_TOTAL = 1000.0
@@ -181,14 +182,17 @@ def _check_lowest(
     at_least: float | None = None,
     above: float | None = None,
 ) -> None:
-    """A bound on the lowest value that a distribution shows."""
-    shown = lowest(distribution)
-    if shown is None:
+    """A bound on the lowest value that can be drawn."""
+    least = lowest(distribution)
+    if least is None:
         return
-    if at_least is not None and shown < at_least:
-        findings.add(path, f"must be at least {at_least:g}, but goes down to {shown:g}")
-    if above is not None and shown <= above:
-        findings.add(path, f"must be above {above:g}, but goes down to {shown:g}")
+    hint = "the tail goes on beyond the points; a min ends it" if isinstance(distribution, Quantiles) else ""
+    if isinstance(distribution, Normal):
+        hint = f"{REACH:g} standard deviations below the mean; truncnorm has a low"
+    if at_least is not None and least < at_least:
+        findings.add(path, f"must be at least {at_least:g}, but goes down to {least:.3g}", hint)
+    if above is not None and least <= above:
+        findings.add(path, f"must be above {above:g}, but goes down to {least:.3g}", hint)
 
 
 def _check_loading(findings: _Findings, path: KeyPath, loading: SlipLoading | None) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
+from statistics import NormalDist
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
@@ -22,6 +23,7 @@ from pydantic_core import PydanticCustomError
 
 from offtake.quantities import Name, NonNegative, NumberKey, Positive, Terms, listed
 from offtake.samples import read_column
+from offtake_kernels.quantile_table import REACH
 
 
 def _require(condition: bool, message: str) -> None:
@@ -295,13 +297,16 @@ def is_constant(distribution: Distribution) -> bool:
 
 
 def lowest(distribution: Distribution) -> float | None:
-    """The lowest value that the form itself shows to be possible; None where a family only implies it."""
+    """The lowest value that can be drawn; None for families that have none but are above 0.
+
+    A normal score is at least -REACH (section 2 of the model).
+    """
     if isinstance(distribution, float | int):
         return float(distribution)
+    if isinstance(distribution, Normal):
+        return distribution.mean - distribution.sd * REACH
     if isinstance(distribution, Quantiles):
-        return (
-            distribution.min if distribution.min is not None else next(iter(distribution.quantiles.values()))
-        )
+        return _lowest_of_points(distribution)
     if isinstance(distribution, Discrete):
         return min(value for value, weight in distribution.values.items() if weight > 0)
     if isinstance(distribution, Sampled):
@@ -313,3 +318,12 @@ def lowest(distribution: Distribution) -> float | None:
         shown = [lowest(part.of) for part in distribution.parts if part.weight > 0]
         return min((value for value in shown if value is not None), default=None)
     return getattr(distribution, "low", None)
+
+
+def _lowest_of_points(distribution: Quantiles) -> float:
+    """The line through the first two points, continued to the lowest score."""
+    value, *others = distribution.quantiles.values()
+    if others:
+        first, second = (NormalDist().inv_cdf(p) for p in list(distribution.quantiles)[:2])
+        value -= (first + REACH) * (others[0] - value) / (second - first)
+    return value if distribution.min is None else max(value, distribution.min)
