@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from offtake import cli
 from offtake.checkpoints import write_manifest
@@ -404,6 +405,25 @@ def test_validate_reports_every_file_and_every_mistake(tmp_path):
         "worse.yaml:87:3: study.sed: unknown key; did you mean 'seed'?\n"
         "none.yaml: no such file\n3 mistakes\n"
     )
+
+
+def test_validate_says_what_a_run_would_refuse(tmp_path, capsys):
+    """Two deals whose slips have one CRC-32, by chance."""
+    deal = {
+        "supplier": "acme",
+        "layer": "site",
+        "start": "2026-01-01",
+        "slip": {"dist": "expon", "mean": 1.0},
+    }
+    deal |= {"ladder": {"all": {"after": 0, "gw": 1.0}}}
+    portfolio = {"name": "own", "start": "2026-01-01", "quarters": 8}
+    factors = {"demand": {"initial": 1.0}, "revenue": {"initial": 1.0}}
+    deals = {"rnrsgud": deal, "aspjwwk": deal}
+    study = {"portfolio": {**portfolio, "deals": deals}, "world": {"factors": factors}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(study))
+    assert cli.main(["validate", str(tmp_path / "own.yaml")]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("have one CRC-32")) == ("", 1)
 
 
 def test_validate_a_portfolio(capsys):

@@ -485,6 +485,8 @@ def test_paths_may_be_a_whole_float(study_file, paths):
         ("study.until={metric:cash,statistic:p96,rel_se:0.1}", "must be one of mean, p01"),
         ("study.until={metric:reach_7,statistic:mean,rel_se:0.1}", "no metric is named 'reach_7'"),
         ("portfolio.buyer={floor:5,target:2}", "is below the floor (5)"),
+        ("study.reach=[0.3,0.30000001]", "names a level twice; levels are told apart by six digits"),
+        ("portfolio.deals.acme.start=1900-01-01", "may begin more than 400 quarters before the study"),
     ],
 )
 def test_overrides_are_checked_too(study_file, override, message):

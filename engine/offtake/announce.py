@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from offtake.compile_deals import planned_ladder
 from offtake.deals import Commitment, Deal, Equity, Hosting, Power, Purchase, VendorInvestment
+from offtake.ladder import planned_ladder
 from offtake.quantiles import median
 from offtake.study import Study
 from offtake.world import Factor

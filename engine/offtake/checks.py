@@ -22,8 +22,9 @@ from offtake.deals import (
     Warrants,
 )
 from offtake.distributions import Distribution, Normal, Quantiles, Sampled, lowest
+from offtake.ladder import planned_weight, quarters_between
 from offtake.layering import Composition, did_you_mean
-from offtake.metrics import total_metric_names
+from offtake.metrics import reach_name, total_metric_names
 from offtake.samples import read_column
 from offtake.source_map import KeyPath
 from offtake.study import Study
@@ -31,6 +32,8 @@ from offtake.world import OPENING_VALUES, REQUIRED_FACTORS, World
 from offtake_kernels.quantile_table import REACH
 
 _MONTHS_PER_QUARTER = 3
+# Quarters that are simulated before a study begins, for deals that began earlier.
+_MOST_HISTORY = 400
 LARGEST_USUAL_TOTAL = 1000.0
 """US$ bn: no contract of this size has been announced; more is probably millions."""
 
@@ -49,6 +52,10 @@ class _Findings:
 
     def warn(self, path: KeyPath, message: str) -> None:
         self.warnings.append(f"{self.composition.location(path)}: {'.'.join(map(str, path))}: {message}")
+
+    def touches(self, path: KeyPath) -> bool:
+        """Whether something at or below a path is known to be wrong."""
+        return any(wrong[: len(path)] == path for wrong in self.wrong)
 
     def known(self, *path: str) -> set[str]:
         """Every name written in a mapping, also of entries that are left out because they are wrong."""
@@ -90,18 +97,28 @@ def _check_start(findings: _Findings, path: KeyPath, deal: Deal, portfolio: Port
             f"{deal.start} is after the study's last quarter;"
             " nothing of the deal may be seen, is the year right?",
         )
+    if quarters_between(start, deal.start) + (lowest(deal.slip) or 0.0) < -_MOST_HISTORY:
+        message = f"may begin more than {_MOST_HISTORY} quarters before the study"
+        findings.add((*path, "start"), message, "look at its slip, too")
 
 
 def _check_lifecycle(findings: _Findings, path: KeyPath, deal: Deal) -> None:
+    rises = True
     for (_, before), (name, rung) in pairwise(deal.ladder.items()):
         here = (*path, "ladder", name)
         if rung.after <= before.after:
             findings.add((*here, "after"), "rungs must be sorted by 'after', each later than the one before")
         if rung.gw < before.gw:
             findings.add((*here, "gw"), f"is below the rung before ({before.gw:g}); gw is cumulative")
-    committed = [name for name, leg in deal.pays.items() if isinstance(leg, Commitment)]
+        rises &= rung.after > before.after and rung.gw >= before.gw
+    rises &= not findings.touches((*path, "ladder"))
+    committed = {name: leg for name, leg in deal.pays.items() if isinstance(leg, Commitment)}
     if committed and deal.term is None:
-        findings.add((*path, "term"), f"is required by the commitment '{committed[0]}'")
+        findings.add((*path, "term"), f"is required by the commitment '{next(iter(committed))}'")
+    for name, leg in committed.items():
+        if deal.term is not None and rises and planned_weight(deal, leg) <= 0.0:
+            message = f"the term of {deal.term:g} quarters ends before anything is delivered"
+            findings.add((*path, "pays", name), message)
     if deal.term is not None and deal.life is not None:
         findings.add((*path, "life"), "a deal has a term or a life, not both", of_key=True)
     elif deal.life is not None and deal.layer != "chips":
@@ -313,8 +330,8 @@ def _check_settings(findings: _Findings, study: Study) -> None:
         if settings.until.max_paths < settings.paths:
             message = f"must be at least study.paths, which is {settings.paths:,}"
             findings.add(("study", "until", "max_paths"), message)
-    if len(set(settings.reach)) < len(settings.reach):
-        findings.add(("study", "reach"), "names a level twice")
+    if len({reach_name(level) for level in settings.reach}) < len(settings.reach):
+        findings.add(("study", "reach"), "names a level twice", "levels are told apart by six digits")
 
 
 def sampled(node: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Sampled]]:

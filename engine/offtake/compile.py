@@ -21,8 +21,6 @@ from offtake_kernels import layout
 from offtake_kernels import quantile_table as tables
 from offtake_kernels.layout import YEARS_PER_QUARTER
 
-# Quarters that are simulated before a study begins, for deals that began earlier.
-_MOST_HISTORY = 400
 # Quarters by which float32 may bring a start forward.
 _ROUNDING = 1.0e-3
 
@@ -84,8 +82,7 @@ def stream_of(name: str) -> int:
 def compile_study(study: Study) -> Compiled:
     """The plan of a study.
 
-    Raises InputError when two names collide in CRC-32, a commitment has no planned service to charge for, or
-    a deal may begin too long ago.
+    Raises InputError when two names collide in CRC-32.
     """
     portfolio, world = study.portfolio, study.world
     factors = compile_world.factor_names(world)
@@ -97,12 +94,10 @@ def compile_study(study: Study) -> Compiled:
         if not compile_world.is_stochastic(world.factors[name], regime)
         and np.ptp(compile_world.deterministic_path(world.factors[name], portfolio)) == 0.0
     )
-    _refuse_empty_service(study)
     names = tuple(sorted(portfolio.deals))
     deals = [compile_deals.compile_deal(study, name, factor_number, fixed) for name in names]
     streams = _Streams()
     initial = _initial_random(study, streams, factors)
-    _refuse_early_starts(names, deals)
     history = max(0, int(np.ceil(-min(deal.earliest for deal in deals))))
     standing = _standing(study, deals)
     groups = tuple(
@@ -236,25 +231,5 @@ def _refuse_collisions(names: list[str]) -> None:
         if other != name:
             message = f"{other!r} and {name!r} have one CRC-32 and would share their draws; rename one"
             mistakes.append(Mistake("study", "", message))
-    if mistakes:
-        raise InputError(mistakes)
-
-
-def _refuse_early_starts(names: tuple[str, ...], deals: list[CompiledDeal]) -> None:
-    early = [name for name, deal in zip(names, deals, strict=True) if -deal.earliest > _MOST_HISTORY]
-    if early:
-        message = f"may begin more than {_MOST_HISTORY} quarters before the study; look at its start and slip"
-        raise InputError([Mistake("study", f"portfolio.deals.{name}", message) for name in early])
-
-
-def _refuse_empty_service(study: Study) -> None:
-    """A commitment in the capacity profile needs planned capacity inside its term."""
-    mistakes = []
-    for name, deal in study.portfolio.deals.items():
-        for leg_name, leg in deal.pays.items():
-            if leg.kind == "commitment" and compile_deals.planned_weight(deal, leg) <= 0.0:
-                path = f"portfolio.deals.{name}.pays.{leg_name}"
-                message = f"the term of {deal.term:g} quarters ends before anything is delivered"
-                mistakes.append(Mistake("study", path, message))
     if mistakes:
         raise InputError(mistakes)

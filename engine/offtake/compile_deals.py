@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from offtake.compile_world import event_threshold, quarters_between
+from offtake.compile_world import event_threshold
 from offtake.deals import Commitment, Deal, Equity, Hosting, Power, Purchase, VendorInvestment, Warrants
 from offtake.distributions import Distribution
+from offtake.ladder import Ladder, planned_ladder, planned_weight, quarters_between
 from offtake.quantiles import is_degenerate, quantile_table
 from offtake.study import Study
 from offtake_kernels import layout
@@ -53,37 +53,6 @@ class CompiledDeal:
     words: dict[str, str] = field(default_factory=dict)
     earliest: float = 0.0
     hardware: tuple[float, float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Ladder:
-    """The planned curve of a deal in float64: the totals that every exact check refers to."""
-
-    segments: tuple[tuple[Literal["jump", "ramp"], float, float, float], ...]  # kind, GW added, begin, length
-
-    def integral(self, until: float) -> float:
-        """GW-quarters from own start until a ladder time, before size."""
-        total = 0.0
-        for kind, gw, begin, length in self.segments:
-            if kind == "jump":
-                total += gw * max(until - begin, 0.0)
-            else:
-                part = min(max(until - begin, 0.0), length)
-                total += gw * (part * part / (2 * length) + max(until - begin - length, 0.0))
-        return total
-
-
-def planned_ladder(deal: Deal) -> Ladder:
-    """The ladder as announced, without stretch and with every rung."""
-    rungs = list(deal.ladder.values())
-    points = [(0.0, 0.0), *((rung.after, rung.gw) for rung in rungs)]
-    segments: list[tuple[Literal["jump", "ramp"], float, float, float]] = []
-    for (before, below), (after, gw) in pairwise(points):
-        if deal.shape == "step" or after == 0.0:
-            segments.append(("jump", gw - below, after, 0.0))
-        else:
-            segments.append(("ramp", gw - below, before, after - before))
-    return Ladder(tuple(segments))
 
 
 def compile_deal(
@@ -264,12 +233,6 @@ def _index(leg: Commitment | Purchase, factor_number, fixed) -> tuple[layout.Ind
     if leg.index_cap is not None:
         numbers["cap"] = leg.index_cap
     return index, numbers
-
-
-def planned_weight(deal: Deal, leg: Commitment) -> float:
-    """What a commitment's total is spread over: GW-quarters of the planned curve, or quarters of the term."""
-    assert deal.term is not None
-    return deal.term if leg.profile == "flat" else planned_ladder(deal).integral(deal.term)
 
 
 def _commitment(study, deal: Deal, ladder: Ladder, leg: Commitment, factor_number, fixed):

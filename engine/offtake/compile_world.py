@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import math
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from offtake import correlation
 from offtake.deals import Buyer as BuyerTerms
 from offtake.deals import Portfolio
+from offtake.ladder import quarters_between
 from offtake.quantiles import is_degenerate, quantile_table
 from offtake.world import Factor, Growth
 from offtake.world import World as WorldTerms
@@ -18,13 +18,6 @@ from offtake_kernels import layout
 from offtake_kernels.layout import YEARS_PER_QUARTER
 
 _LOG2E = math.log2(math.e)
-_DAYS_PER_QUARTER = 91.3125
-
-
-def quarters_between(start: datetime.date, date: datetime.date) -> float:
-    """4·years + months/3 + days/91.3125 from start to date."""
-    years, months, days = date.year - start.year, date.month - start.month, date.day - start.day
-    return 4 * years + months / 3 + days / _DAYS_PER_QUARTER
 
 
 def event_threshold(probability: float) -> int:

@@ -95,12 +95,14 @@ def validate(arguments: Sequence[str]) -> int:
     files, overrides = _files_and_overrides(given.study)
     if not files and not overrides:
         parser.error("name a file, or a portfolio as in portfolio=openai")
+    from offtake.compile import compile_study
     from offtake.portfolio import read
 
     mistakes: list[Mistake] = []
     for file in files or [None]:
         try:
             study, _ = read(file, overrides, config_dir=given.config_dir)
+            compile_study(study)
         except InputError as error:
             mistakes += error.mistakes
             continue
