@@ -409,12 +409,8 @@ def test_validate_reports_every_file_and_every_mistake(tmp_path):
 
 def test_validate_says_what_a_run_would_refuse(tmp_path, capsys):
     """Two deals whose slips have one CRC-32, by chance."""
-    deal = {
-        "supplier": "acme",
-        "layer": "site",
-        "start": "2026-01-01",
-        "slip": {"dist": "expon", "mean": 1.0},
-    }
+    slip = {"dist": "expon", "mean": 1.0}
+    deal = {"supplier": "acme", "layer": "site", "start": "2026-01-01", "slip": slip}
     deal |= {"ladder": {"all": {"after": 0, "gw": 1.0}}}
     portfolio = {"name": "own", "start": "2026-01-01", "quarters": 8}
     factors = {"demand": {"initial": 1.0}, "revenue": {"initial": 1.0}}
