@@ -51,7 +51,8 @@ def offtake(*arguments: str, cwd: Path, **environment: str) -> subprocess.Comple
 def _ran(study: Study, folder: Path) -> None:
     """What a run leaves for a replay."""
     (folder / "config.yaml").write_text(config_yaml(study))
-    write_manifest(folder, {"status": "complete", "config_hash": config_hash(study)})
+    about = {"status": "complete", "config_hash": config_hash(study), "paths": study.study.paths}
+    write_manifest(folder, about)
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ def test_another_content_is_another_study(tmp_path, capsys):
     with pytest.raises(InputError, match="a file of samples has changed"):
         offtake.run(_study(draws), out=out, device="numpy", resume=True)
     assert cli.main(["replay", str(out), "--path", "3"]) == 2
-    assert "a file of samples has changed since" in capsys.readouterr().err
+    assert "or a file of samples" in capsys.readouterr().err
     _written(draws, "1", "2")
     assert offtake.run(_study(draws), out=out, device="numpy").summary_hash == saved
     assert config_yaml(_study(draws)) == (out / "config.yaml").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -77,7 +78,7 @@ def replay(study: Study, path: int) -> Replay:
 
 def _value(row, nullable: bool) -> float | None:
     value = float(np.broadcast_to(np.asarray(row, np.float32), (1,))[0])
-    return None if nullable and value == NONE else value
+    return None if nullable and value == NONE else value + 0.0  # -0.0 is 0
 
 
 class _Log:
@@ -92,6 +93,7 @@ class _Log:
             if "ends" in terms and _at(terms["ends"], row) < 0:
                 late = "ended_long_stop" in terms and bool(_at(terms["ended_long_stop"], row))
                 self._note(0, name, "is later than its long stop and ends" if late else "does not happen")
+            self._before |= dict.fromkeys(((name, key) for key, _ in self._happened(row, number)), True)
 
     def look(self, t: int) -> None:
         """Notes what changed in quarter t."""
@@ -111,11 +113,7 @@ class _Log:
         start = _at(delivery["start"], row)
         end = NEVER if delivery["end"] is None else _at(delivery["end"], row)
         if t <= start < t + 1 and start < end:
-            self._note(
-                t,
-                name,
-                f"starts, {start - self._planned(number, row):.1f} quarters after its announced start",
-            )
+            self._note(t, name, _started(start - self._planned(number, row)))
         waits = _at(state["wait"], row) + _at(state["own_start"], row) if "wait" in state else 0.0
         if waits > self._before.get((name, "waits"), waits):
             self._note(t, name, "waits this quarter")
@@ -124,26 +122,30 @@ class _Log:
             at = _at(state[event], row) if event in state else NEVER
             if at < NEVER and (name, event) not in self._before:
                 self._before[name, event] = True
-                self._note(t, name, words if at == t else f"{words}, to end in quarter {at:.0f}")
+                last = period(self.study.portfolio.start, int(at) - 1)
+                self._note(t, name, words if at == t else f"{words}, to end with {last}")
         extended = bool(_at(state["extended"], row)) if "extended" in state else False
         if extended and (name, "extended") not in self._before:
             self._before[name, "extended"] = True
             self._note(t, name, "is extended")
         if t < end <= t + 1 and start < end:
             self._note(t, name, "service ends")
-        self._legs(t, name, row, number)
+        for key, words in self._happened(row, number):
+            if (name, key) not in self._before:
+                self._before[name, key] = True
+                self._note(t, name, words)
 
-    def _legs(self, t: int, name: str, row: int, number: int) -> None:
+    def _happened(self, row: int, number: int) -> Iterator[tuple[str, str]]:
+        """Tranches whose milestone or vesting has been reached: a key, and words for it."""
         state = self.tile.state["groups"][number]
         for position, (leg, held) in enumerate(
             zip(self.plan.groups[number].features.legs, state["legs"], strict=True)
         ):
             for kind, words in (("reached", "milestone of its"), ("vested", "vesting of its")):
                 for tranche, flags in enumerate(held.get(kind, ())):
-                    key = f"{position} {kind} {tranche}"
-                    if bool(_at(flags, row)) and (name, key) not in self._before:
-                        self._before[name, key] = True
-                        self._note(t, name, f"{words} {leg.kind.replace('_', ' ')}, tranche {tranche + 1}")
+                    if bool(_at(flags, row)):
+                        what = leg.kind.replace("_", " ")
+                        yield f"{position} {kind} {tranche}", f"{words} {what}, tranche {tranche + 1}"
 
     def _planned(self, number: int, row: int) -> float:
         return float(self.plan.groups[number].parameters["start"][row, 0])
@@ -158,6 +160,12 @@ class _Log:
         self.events.append(
             {"quarter": t, "period": period(self.study.portfolio.start, t), "deal": deal, "event": event}
         )
+
+
+def _started(late: float) -> str:
+    if abs(late) < 0.05:
+        return "starts as announced"
+    return f"starts, {abs(late):.1f} quarters {'after' if late > 0 else 'before'} its announced start"
 
 
 def _members(plan: Plan):

@@ -43,9 +43,13 @@ def print_summary(result: Result, study: Study, console: Console) -> None:
     _line(console, f"summary_hash {result.summary_hash}")
 
 
-def _line(console: Console, text: str) -> None:
-    for part in textwrap.wrap(text, WIDTH) or [""]:
+def _line(console: Console, text: str, indent: int = 0) -> None:
+    for part in textwrap.wrap(text, WIDTH, subsequent_indent=" " * indent) or [""]:
         console.print(Text(part), width=WIDTH, highlight=False)
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def show(number: Number, digits: int | None = None) -> str:
@@ -78,7 +82,9 @@ def percent(number: Number) -> str:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1), width=WIDTH)
     for position, column in enumerate(columns):
-        table.add_column(column, justify="left" if position == 0 else "right", no_wrap=True, overflow="crop")
+        table.add_column(
+            column, justify="left" if position == 0 else "right", no_wrap=True, overflow="ellipsis"
+        )
     return table
 
 
@@ -116,7 +122,7 @@ def _risks(headline: Headline) -> Table:
     table = _table("deal", "GW", "delivered", "quarters late", "ends early", "spend")
     for row in headline.deals()[:_MOST_DEALS]:
         table.add_row(
-            row["deal"][:20],
+            _short(row["deal"], 20),
             f"{row['gw']:g}",
             percent(row["delivered_share"]),
             show(row["lateness"]),
@@ -145,8 +151,8 @@ def print_announced(study: Study, console: Console) -> None:
         paid = deal["paid_bn"]
         years = "–" if deal["term_quarters"] is None else f"{deal['term_quarters'] / 4:g}"
         table.add_row(
-            deal["deal"][:16],
-            deal["supplier"][:12],
+            _short(deal["deal"], 16),
+            _short(deal["supplier"], 12),
             f"{deal['gw']:g}",
             deal["start"][:7],
             years,
@@ -161,7 +167,8 @@ def print_announced(study: Study, console: Console) -> None:
         for name, value in sorted(totals["suppliers_bn"].items(), key=lambda i: -i[1])
         if value
     )
-    _line(console, f"By supplier: {by_supplier}.")
+    if by_supplier:
+        _line(console, f"By supplier: {by_supplier}.")
     _line(
         console,
         f"Announced total {totals['announced_bn']:,.1f}, of which commitments "
@@ -175,11 +182,13 @@ def print_press(lines: dict[str, Any], console: Console) -> None:
     _line(console, f"The total that the press gives ({lines['source']}), line by line:")
     table = _table("item", "press", "model", "more, less")
     for line in lines["counted"]:
-        table.add_row(line["item"][:42], *_amounts(line["press_bn"], line["model_bn"], line["difference_bn"]))
+        table.add_row(
+            _short(line["item"], 42), *_amounts(line["press_bn"], line["model_bn"], line["difference_bn"])
+        )
     difference = lines["model_bn"] - lines["press_bn"]
     table.add_row("total", *_amounts(lines["press_bn"], lines["model_bn"], difference))
     for step in lines["bridge"]:
-        table.add_row(f"  {step['item']}"[:46], "", f"{step['bn']:+,.1f}", "")
+        table.add_row(f"  {_short(step['item'], 44)}", "", f"{step['bn']:+,.1f}", "")
     table.add_row("announced total", "", f"{lines['announced_bn']:,.1f}", "")
     console.print(table, width=WIDTH)
     for line in (*lines["counted"], *lines["not_counted"], *lines["elsewhere"]):
@@ -196,11 +205,19 @@ def _amounts(*values: float | None) -> list[str]:
 
 
 def print_replay(replayed: Any, console: Console) -> None:
-    """A path's events in order, then its yearly figures."""
+    """A path's events in order, deals to which the same happened together, then its figures."""
     _line(console, f"path {replayed.path}")
+    happened: dict[tuple[str, str], list[str]] = {}
     for event in replayed.events:
-        subject = f"{event['deal']}: " if event["deal"] else ""
-        _line(console, f"{event['period']}  {subject}{event['event']}")
+        happened.setdefault((event["period"], event["event"]), []).append(event["deal"])
+    for (when, what), deals in happened.items():
+        subject = f"{', '.join(deals)}: " if any(deals) else ""
+        _line(console, f"{when}  {subject}{what}", indent=8)
+    _line(
+        console,
+        "Every fourth quarter: capacity in GW, compute and demand in million H100-equivalents, "
+        "money in US$ bn (spend and revenue of that quarter):",
+    )
     table = _table("period", "capacity", "compute", "demand", "spend", "revenue", "cash", "funding")
     names = ("capacity_gw", "compute", "demand", "spend", "revenue", "cash", "funding")
     for t in range(0, len(replayed.periods), 4):

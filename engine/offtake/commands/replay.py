@@ -38,11 +38,14 @@ def replay(arguments: Sequence[str]) -> int:
     from offtake.resolved import config_hash
 
     study = load(config)
-    if config_hash(study) != read_manifest(Path(given.run))["config_hash"]:
-        message = (
-            "has another study than the one that was run: a file of samples has changed since, or offtake"
-        )
-        raise InputError([Mistake(str(config), "", message)])
+    manifest = read_manifest(Path(given.run))
+    if config_hash(study) != manifest["config_hash"]:
+        message = "has another study than the one that was run"
+        hint = "the file has been edited since, or a file of samples, or offtake is another version"
+        raise InputError([Mistake(str(config), "", message, hint)])
+    if given.path >= manifest["paths"]:
+        message = f"the run has paths 0 to {manifest['paths'] - 1}, not {given.path}"
+        raise InputError([Mistake("command line", "--path", message)])
     replayed = replay_path(study, path=given.path)
     if given.json:
         print(json.dumps(replayed.to_dict(), allow_nan=False))
