@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
 
 import console  # noqa: E402
+import outcomes  # noqa: E402
 import tables  # noqa: E402
 
 import offtake  # noqa: E402
@@ -75,3 +76,10 @@ def test_tables_are_those_of_the_results():
         for name in tables.PAGES[page]:
             place = f"<!-- {name} -->\n"
             assert tables.renewed(text.replace(place, f"{place}| another figure |\n"), page) == text
+
+
+@pytest.mark.slow
+def test_outcomes_are_those_of_the_runs():
+    text = outcomes.PAGE.read_text(encoding="utf-8")
+    place = "<!-- worlds -->\n"
+    assert outcomes.renewed(text.replace(place, f"{place}| another figure |\n")) == text
