@@ -13,6 +13,7 @@ from hydra import version as hydra_version
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf.basecontainer import BaseContainer
 
+from offtake.composing import _hydra_rules
 from offtake.portfolio import load
 
 ROOT = Path(__file__).parent.parent
@@ -46,6 +47,17 @@ def test_nothing_global_is_changed():
     assert _registered() == before
     assert hydra_version.getbase() is base
     assert (os.getcwd(), dict(os.environ)) == (folder, environment)
+
+
+def test_what_another_thread_sets_meanwhile_stays():
+    before = hydra_version.getbase()
+    try:
+        with _hydra_rules():
+            hydra_version.setbase("1.2")
+            theirs = hydra_version.getbase()
+        assert hydra_version.getbase() is theirs
+    finally:
+        hydra_version.VersionBase.instance().version_base = before
 
 
 def test_inside_a_hosts_own_initialised_hydra(tmp_path):

@@ -96,6 +96,33 @@ def test_nothing_of_jax_is_changed():
     assert offtake.run(study, device="numpy").manifest["summary_hash"] == strict
 
 
+@needs_jax
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("jax_disable_jit", True),
+        ("jax_transfer_guard", "disallow_explicit"),
+        ("jax_numpy_rank_promotion", "raise"),
+        ("jax_numpy_dtype_promotion", "strict"),
+        ("jax_debug_nans", True),
+    ],
+)
+def test_the_settings_of_the_program_around_do_no_harm(setting, value):
+    import jax
+
+    study, before = _small(), getattr(jax.config, setting)
+    strict = offtake.run(study, device="numpy").summary_hash
+    jax.config.update(setting, value)
+    try:
+        assert offtake.run(study, device="jax").summary_hash == strict
+        two = DeviceChoice(name="jax", threads=2)
+        assert offtake.run(study, device=two).summary_hash == strict
+        assert offtake.hal.open_device(two).limits().bytes > 0
+        assert getattr(jax.config, setting) == value
+    finally:
+        jax.config.update(setting, before)
+
+
 def test_without_jax_the_message_names_the_extra(monkeypatch):
     monkeypatch.setattr(jax_device.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DeviceError, match=r"pip install 'offtake\[jax\]'"):

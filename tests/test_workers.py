@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import signal
 import struct
@@ -116,6 +117,21 @@ def test_a_device_without_use_for_processes_says_so():
     from offtake.hal.null_device import NullDevice
 
     assert CudaDevice.seconds_a_worker == NullDevice.seconds_a_worker == math.inf
+
+
+def _run_with_workers(_) -> str:
+    study = offtake.load("anthropic", ["study.paths=10", "executor.workers=2"])
+    try:
+        offtake.run(study, device="numpy")
+    except OfftakeError as error:
+        return str(error)
+    return ""
+
+
+def test_a_daemonic_process_is_told_that_it_has_no_workers():
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        (said,) = pool.map(_run_with_workers, [0])
+    assert "executor.workers=1 computes in this one" in said
 
 
 def test_nothing_to_do_needs_no_workers():

@@ -112,10 +112,13 @@ def _hydra_rules() -> Iterator[None]:
         setting = hydra_version.VersionBase.instance()
         before = setting.getbase()
         hydra_version.setbase("1.3")
+        ours = setting.getbase()
         try:
             yield
         finally:
-            setting.version_base = before
+            # Unless another thread has set its own since.
+            if setting.getbase() is ours:
+                setting.version_base = before
 
 
 def portfolio_names(config_dir: str | Path | None = None) -> list[str]:

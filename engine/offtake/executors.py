@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterable, Iterator
 
 from offtake.blocks import Unit
-from offtake.errors import DeviceError
+from offtake.errors import DeviceError, OfftakeError
 from offtake.hal import open_device
 from offtake.study import DeviceChoice, ExecutorChoice
 from offtake.workers import Finished, Workers, run_unit
@@ -34,5 +35,8 @@ def run_units(
 def _run_pooled(
     plan: Plan, units: list[Unit], keep_paths: int, device: DeviceChoice, workers: int
 ) -> Iterator[Finished]:
+    if multiprocessing.current_process().daemon:
+        message = "a daemonic process, such as one of a multiprocessing.Pool, cannot start worker processes"
+        raise OfftakeError(f"{message}; executor.workers=1 computes in this one")
     with Workers(plan, device, keep_paths) as crew:
         yield from crew.run(units, max(1, min(workers, len(units))))

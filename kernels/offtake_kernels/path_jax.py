@@ -13,6 +13,7 @@ from .layout import Plan
 from .ops_graph import GraphOps
 from .placement import Placement
 from .program_jax import Executable
+from .settings_jax import usual_settings
 from .tally_jax import Histograms
 from .trees import leaves, transform
 
@@ -73,7 +74,7 @@ class Recipe:
         """Compiles all at once, for XLA compiles without the interpreter lock; returns this recipe."""
         executables = self.executables()
         with ThreadPoolExecutor(len(executables)) as pool:
-            list(pool.map(lambda executable: executable.compiled, executables))
+            list(pool.map(usual_settings()(lambda executable: executable.compiled), executables))
         return self
 
 

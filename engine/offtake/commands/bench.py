@@ -42,16 +42,15 @@ def bench(arguments: Sequence[str]) -> int:
     if study.device.name == "null":
         message = "null computes nothing that could be timed"
         raise InputError([Mistake("command line", "device.name", message, "leave it out")])
-    from rich.console import Console
-
     from offtake.benchmark import measure
+    from offtake.console import Terminal
     from offtake.terminal_bench import print_bench
 
-    with Console(stderr=True).status("", spinner="line") as status:
+    with Terminal(stderr=True).status("", spinner="line") as status:
         found = measure(study, given.seconds, status.update)
     if given.json is not None:
         _write(found, given.json)
-    print_bench(found, given.dollars, Console())
+    print_bench(found, given.dollars, Terminal())
     return 0
 
 
@@ -72,11 +71,10 @@ def _compare(arguments: Sequence[str]) -> int:
     if given.json:
         print(json.dumps({"devices": rows}, allow_nan=False))
         return 0
-    from rich.console import Console
-
+    from offtake.console import Terminal
     from offtake.terminal_bench import print_comparison
 
-    print_comparison(rows, first, second, Console())
+    print_comparison(rows, first, second, Terminal())
     return 0
 
 

@@ -68,11 +68,10 @@ def show(arguments: Sequence[str]) -> int:
 
         print(json.dumps({**announced_totals(study), "press": reconcile(study)}, allow_nan=False))
         return 0
-    from rich.console import Console
-
+    from offtake.console import Terminal
     from offtake.terminal import print_announced, print_press
 
-    console = Console()
+    console = Terminal()
     print_announced(study, console)
     press = reconcile(study)
     if press is not None:
@@ -131,16 +130,17 @@ def devices(arguments: Sequence[str]) -> int:
     if given.json:
         print(json.dumps(found, allow_nan=False))
         return 0
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from offtake.console import Terminal
 
     table = Table("backend", "usable", "device", box=None, pad_edge=False)
     for backend in found:
         usable = "yes" if backend["usable"] else "no"
         said = backend["reason"] or _described(backend["devices"])
         table.add_row(backend["backend"], usable, escape(said))
-    Console().print(table)
+    Terminal().print(table)
     return 0
 
 

@@ -50,9 +50,8 @@ def replay(arguments: Sequence[str]) -> int:
     if given.json:
         print(json.dumps(replayed.to_dict(), allow_nan=False))
         return 0
-    from rich.console import Console
-
+    from offtake.console import Terminal
     from offtake.terminal import print_replay
 
-    print_replay(replayed, Console())
+    print_replay(replayed, Terminal())
     return 0

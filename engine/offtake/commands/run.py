@@ -118,11 +118,10 @@ def _run_one(study: Study, options: RunOptions, given: argparse.Namespace) -> in
 
         print(json.dumps(Headline(result, study).plain(), allow_nan=False))
     else:
-        from rich.console import Console
-
+        from offtake.console import Terminal
         from offtake.terminal import print_summary
 
-        print_summary(result, study, Console())
+        print_summary(result, study, Terminal())
     return 0
 
 
@@ -147,13 +146,14 @@ def _print_plan(study: Study, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(plan, allow_nan=False))
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from offtake.console import Terminal
 
     table = Table(show_header=False)
     for key, value in plan.items():
         table.add_row(key.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
-    Console().print(table)
+    Terminal().print(table)
 
 
 def _through_hydra(given: argparse.Namespace, source: str | None, overrides: Sequence[str]) -> int:

@@ -105,15 +105,22 @@ class JaxDevice:
 
     def run(self, plan: Plan, first_path: int, paths: int, keep: int) -> tuple[Tally, Kept | None]:
         from offtake_kernels import tally_jax
+        from offtake_kernels.settings_jax import usual_settings
 
         self.prepare(plan)
-        launch = partial(walk.run if self._on_host else tally_jax.run, self._recipe)
+        launch = usual_settings()(partial(walk.run if self._on_host else tally_jax.run, self._recipe))
         # Whole tiles, and few paths are shared out too.
         tiles = -(-paths // (_CPU_LANES * self._threads))
         size = min(self._launch, tiles * _CPU_LANES) if self._on_host else self._launch
         return run_launches(plan, first_path, paths, keep, size, launch, self._threads)
 
     def limits(self) -> Limits:
+        from offtake_kernels.settings_jax import usual_settings
+
+        with usual_settings():
+            return self._limits()
+
+    def _limits(self) -> Limits:
         import jax
         import jax.numpy as jnp
 
@@ -149,19 +156,23 @@ class JaxDevice:
 
     def _together(self, works: Sequence[Callable[[], object]], amount: float) -> float:
         """The rate of works that run at the same time, each on a thread of its own."""
+        from offtake_kernels.settings_jax import usual_settings
+
         with ThreadPoolExecutor(len(works)) as pool:
-            return sum(pool.map(lambda work: rate(work, amount), works))
+            return sum(pool.map(usual_settings()(lambda work: rate(work, amount)), works))
 
     def _compiled(self, plan: Plan) -> Any:
         from offtake_kernels import path_jax
         from offtake_kernels.placement import Placement
+        from offtake_kernels.settings_jax import usual_settings
 
         # Each device has the same share of a tile.
         share = _CPU_LANES if self._on_host else -(-self._launch // len(self._devices))
         lanes = share * len(self._devices)
         runs = None if self._on_host else _RUNS
-        recipe = path_jax.Recipe(plan, Placement(self._devices), strict=self._strict, lanes=lanes, runs=runs)
-        return recipe.compile()
+        place = Placement(self._devices)
+        with usual_settings():
+            return path_jax.Recipe(plan, place, strict=self._strict, lanes=lanes, runs=runs).compile()
 
 
 def tallied_on_host(platform: str) -> bool:
