@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import sys
 import types
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,16 @@ def test_exit_codes_are_stable_and_errors_are_one_message(monkeypatch, capsys, e
     monkeypatch.setenv("OFFTAKE_TRACEBACK", "1")
     assert cli.main(["run"]) == code
     assert isinstance(error, KeyboardInterrupt) or "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["", *cli.COMMANDS])
+def test_help_fits_80_columns(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with suppress(SystemExit):
+        cli.main([*command.split(), "--help"])
+    said = capsys.readouterr().out
+    assert "offtake" in said
+    assert [line for line in said.splitlines() if len(line) > 80] == []
 
 
 @pytest.mark.parametrize(

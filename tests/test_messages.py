@@ -87,7 +87,7 @@ CASES = {
     "no target key runs code": (
         "  name: small",
         "  name: small\n  _target_: os.system",
-        "study.yaml:3:3: portfolio._target_: unknown key",
+        "study.yaml:3:3: portfolio._target_: unknown key; there are: name, start, quarters, buyer, deals",
     ),
     "kind": (
         "kind: commitment",
@@ -347,7 +347,10 @@ def test_folder_for_a_file(tmp_path):
         (b"- a\n- b\n", "x.yaml: must be a mapping of keys to values"),
         (b"just text", "x.yaml: must be a mapping of keys to values"),
         (b"- !mine a\n", "x.yaml:1:3: 0: tag !mine is not allowed here"),
-        (b"a: 1\n---\nb: 2\n", "x.yaml:2:1: but found another document"),
+        (
+            b"a: 1\n---\nb: 2\n",
+            "x.yaml:2:1: expected a single document in the stream, but found another document",
+        ),
         (
             b"portfolio:\n\tname: x\n",
             "x.yaml:2:1: found character '\\t' that cannot start any token; indent with spaces, not tabs",
@@ -486,6 +489,14 @@ def test_paths_may_be_a_whole_float(study_file, paths):
         ("study.until={metric:reach_7,statistic:mean,rel_se:0.1}", "no metric is named 'reach_7'"),
         ("portfolio.buyer={floor:5,target:2}", "is below the floor (5)"),
         ("study.reach=[0.3,0.30000001]", "names a level twice; levels are told apart by six digits"),
+        (
+            "study.thresholds=[{metric:lateness,op:'>',level:1}]",
+            "'lateness' is of each deal or factor; only totals can be named here",
+        ),
+        (
+            "portfolio.deals.acme.slip={dist:uniform,low:0,high:1,mode:0}",
+            "unknown key; there are: driver, loading, dist, low, high",
+        ),
         ("portfolio.deals.acme.start=1900-01-01", "may begin more than 400 quarters before the study"),
     ],
 )
@@ -493,6 +504,33 @@ def test_overrides_are_checked_too(study_file, override, message):
     (mistake,) = mistakes(study_file(), [override])
     assert mistake.location == "command line"
     assert message in str(mistake)
+
+
+def test_a_threshold_s_mistakes_are_reported_together(study_file):
+    said = mistakes(study_file(), ["study.thresholds=[{metric:cashh,op:'==',level:x}]"])
+    assert [mistake.path for mistake in said] == [
+        f"study.thresholds.0.{key}" for key in ("level", "metric", "op")
+    ]
+
+
+def test_a_value_with_a_tag_is_one_mistake(study_file):
+    (mistake,) = mistakes(study_file("total: 38.0", "total: !!float 38"))
+    assert mistake.message == "tag !!float is not allowed here"
+
+
+def test_a_comma_in_a_number_is_explained(study_file):
+    said = mistakes(study_file("total: 38.0", "total: 14,000.0"))
+    assert [mistake.hint for mistake in said] == ["a comma begins another key; write 1,000 as 1000"]
+
+
+def test_an_empty_out_is_refused(study_file):
+    (mistake,) = mistakes(study_file(), ["out="])
+    assert str(mistake) == "command line: out: must not be empty"
+
+
+def test_a_choice_that_is_nowhere_is_added_with_a_plus():
+    (mistake,) = mistakes("openai", ["deal@portfolio.deals.x=aws"])
+    assert (mistake.path, mistake.hint) == ("deal@portfolio.deals.x", "+deal@portfolio.deals.x=… adds it")
 
 
 def test_the_largest_seed_is_accepted(study_file):

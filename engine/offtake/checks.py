@@ -24,7 +24,7 @@ from offtake.deals import (
 from offtake.distributions import Distribution, Normal, Quantiles, Sampled, lowest
 from offtake.ladder import planned_weight, quarters_between
 from offtake.layering import Composition, did_you_mean
-from offtake.metrics import reach_name, total_metric_names
+from offtake.metrics import METRICS, reach_name, total_metric_names
 from offtake.samples import read_column
 from offtake.source_map import KeyPath
 from offtake.study import Study
@@ -63,6 +63,14 @@ class _Findings:
         for part in path:
             node = node.get(part, {}) if isinstance(node, Mapping) else {}
         return set(node) if isinstance(node, Mapping) else set()
+
+    def each(self, section: str, name: str, key: str) -> Iterator[tuple[int, str]]:
+        """A text of every entry of a list, also of those that are left out because they are wrong."""
+        node = self.composition.data.get(section, {})
+        entries = node.get(name) if isinstance(node, Mapping) else None
+        for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+            if isinstance(entry, Mapping) and isinstance(entry.get(key), str):
+                yield index, entry[key]
 
 
 def check(study: Study, composition: Composition, wrong: list[KeyPath]) -> Study:
@@ -323,15 +331,22 @@ def _check_correlation(findings: _Findings, world: World) -> None:
 def _check_settings(findings: _Findings, study: Study) -> None:
     settings = study.study
     metrics = set(total_metric_names(settings.reach))
-    for index, threshold in enumerate(settings.thresholds):
-        _check_known(findings, ("study", "thresholds", index, "metric"), threshold.metric, metrics, "metric")
+    for index, metric in findings.each("study", "thresholds", "metric"):
+        _check_metric(findings, ("study", "thresholds", index, "metric"), metric, metrics)
     if settings.until is not None:
-        _check_known(findings, ("study", "until", "metric"), settings.until.metric, metrics, "metric")
+        _check_metric(findings, ("study", "until", "metric"), settings.until.metric, metrics)
         if settings.until.max_paths < settings.paths:
             message = f"must be at least study.paths, which is {settings.paths:,}"
             findings.add(("study", "until", "max_paths"), message)
     if len({reach_name(level) for level in settings.reach}) < len(settings.reach):
         findings.add(("study", "reach"), "names a level twice", "levels are told apart by six digits")
+
+
+def _check_metric(findings: _Findings, path: KeyPath, name: str, known: set[str]) -> None:
+    if any(name == metric.name for metric in METRICS) and name not in known:
+        findings.add(path, f"'{name}' is of each deal or factor", "only totals can be named here")
+    else:
+        _check_known(findings, path, name, known, "metric")
 
 
 def sampled(node: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Sampled]]:

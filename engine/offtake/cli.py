@@ -139,8 +139,8 @@ def _help() -> str:
         "  offtake run portfolio=openai study=quick",
         "  offtake validate portfolio=openai",
         "",
-        "Exit codes: 0 done, 2 bad input, 3 no such device, 4 stopped and resumable, 5 numerical failure,",
-        "1 anything else. OFFTAKE_TRACEBACK=1 adds the traceback to an error.",
+        "Exit codes: 0 done, 2 bad input, 3 no such device, 4 stopped and resumable,",
+        "5 numerical failure, 1 anything else. OFFTAKE_TRACEBACK=1 adds the traceback.",
     ]
     return "\n".join(lines)
 

@@ -202,7 +202,7 @@ def _compose(
             message = re.split(r"\n(?:To append to your default list|Config search path)", str(error))[
                 0
             ].strip()
-            composition.mistakes += _files_mistakes(repository) or [Mistake(COMMAND_LINE, "", message)]
+            composition.mistakes += _files_mistakes(repository) or [_not_composed(message)]
             return
     composition.mistakes += _files_mistakes(repository)
     if any(document.data is None for document in repository.documents.values()):
@@ -211,6 +211,14 @@ def _compose(
     for override in defaults.config_overrides:
         apply_override(composition, override)
     resolve_references(composition)
+
+
+def _not_composed(message: str) -> Mistake:
+    """What Hydra's rules for choices find wrong; of a choice that is nowhere, how one is added."""
+    unknown = re.match(r"Could not override '([^']*)'", message)
+    if unknown is None:
+        return Mistake(COMMAND_LINE, "", message)
+    return Mistake(COMMAND_LINE, unknown[1], "is not chosen in this portfolio", f"+{unknown[1]}=… adds it")
 
 
 def _files_mistakes(repository: _Repository) -> list[Mistake]:

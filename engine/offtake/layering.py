@@ -52,6 +52,11 @@ class Composition:
         self.wrong.add(path)
         self.mistakes.append(Mistake(self.location(path, of_key=of_key), dotted(path), message, hint))
 
+    def is_mistaken(self, path: KeyPath) -> bool:
+        """Whether a value is known to be wrong, as a key or as a file's text."""
+        here = self.location(path), dotted(path)
+        return path in self.wrong or any((known.location, known.path) == here for known in self.mistakes)
+
     def add_document(self, document: Document, package: KeyPath = ()) -> None:
         """Lay a file's content over what is there, below the key path `package`."""
         top = f"{document.shown}:1:1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -35,6 +36,10 @@ _BOUNDS = {
     "less_than": ("below", "lt"),
 }
 
+# What a comma leaves of 14,000.0 inside { }.
+_THOUSANDS = re.compile(r"\d{3}(\.\d*)?")
+_FEW_KEYS = 12
+
 
 def report(composition: Composition, errors: list[ErrorDetails]) -> list[KeyPath]:
     """Add a mistake for each error; returns the key path of each, in the same order."""
@@ -47,7 +52,7 @@ def _report_one(composition: Composition, error: ErrorDetails) -> KeyPath:
     message, hint, of_key = error["msg"], "", False
     if kind == "extra_forbidden":
         message, of_key = "unknown key", True
-        hint = did_you_mean(str(path[-1]), _known_keys(composition.data, path[:-1]))
+        hint = _key_hint(str(path[-1]), _known_keys(composition.data, path[:-1]))
     elif kind == "missing":
         message = "is required"
     elif kind == "union_tag_not_found":
@@ -68,13 +73,13 @@ def _report_one(composition: Composition, error: ErrorDetails) -> KeyPath:
         hint = "is the unit right?" if context[bound] in (LARGEST_AMOUNT, LARGEST_GW) else ""
     elif kind == "finite_number":
         message = f"must be a finite number, not {_said(value)}"
-    elif kind == "too_short":
+    elif kind in ("too_short", "string_too_short"):
         message = "must not be empty"
     elif kind in _EXPECTED:
         message, hint = f"must be {_EXPECTED[kind]}, not {_said(value)}", _type_hint(kind, value)
     elif kind == "name":
         of_key = error["loc"][-1] == "[key]"
-    if path not in composition.wrong:
+    if not composition.is_mistaken(path):
         composition.mistake(path, message, hint, of_key=of_key)
     return path
 
@@ -125,6 +130,13 @@ def _form_hint(value: Any) -> str:
     if family is None:
         return "give quantiles, dist or samples"
     return did_you_mean(str(family), FAMILIES) or f"dist is one of {', '.join(FAMILIES)}"
+
+
+def _key_hint(key: str, known: list[str]) -> str:
+    if _THOUSANDS.fullmatch(key):
+        return "a comma begins another key; write 1,000 as 1000"
+    few = len(known) <= _FEW_KEYS
+    return did_you_mean(key, known) or (f"there are: {', '.join(known)}" if known and few else "")
 
 
 def _known_keys(data: Any, path: KeyPath) -> list[str]:

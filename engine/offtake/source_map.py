@@ -233,6 +233,8 @@ def _parse(document: Document, text: str) -> None:
         mark = error.problem_mark or error.context_mark
         where = f"{document.shown}:{mark.line + 1}:{mark.column + 1}" if mark else document.shown
         problem = error.problem or "not YAML"
+        if problem.startswith("but ") and error.context:
+            problem = f"{error.context}, {problem}"
         tab = "indent with spaces, not tabs" if "\\t" in problem else ""
         document.mistakes.append(Mistake(where, "", problem, tab))
     except yaml.reader.ReaderError as error:

@@ -19,11 +19,11 @@ def bench(arguments: Sequence[str]) -> int:
         return _compare(arguments[1:])
     parser = command_parser(
         "bench",
-        "Every usable device on one study (OpenAI, unless told otherwise), in alternation: paths a second,\n"
-        "share of what it could do, energy, price. `offtake bench compare A.json B.json` sets machines side\n"
-        "by side.",
+        "Every usable device on one study (OpenAI, unless told otherwise), in\n"
+        "alternation: paths a second, share of what it could do, energy, price.\n"
+        "`offtake bench compare A.json B.json` sets machines side by side.",
         [
-            "offtake bench portfolio=anthropic device=numpy --seconds 0.5 --dollars 2.5 --json here.json",
+            "offtake bench portfolio=anthropic device=numpy --seconds 0.5 --json here.json",
             "offtake bench compare here.json here.json",
         ],
     )

@@ -54,7 +54,7 @@ def show(arguments: Sequence[str]) -> int:
     """`offtake show`: the deals as announced, totals by supplier, terms, sources."""
     parser = command_parser(
         "show",
-        "The deals as announced: totals by supplier, GW, terms, sources, the announced total.",
+        "The deals as announced: GW, terms, sources, totals by supplier and in all.",
         ["offtake show portfolio=openai", "offtake show portfolio=anthropic world=anthropic --json"],
     )
     add_study_arguments(parser)
@@ -83,7 +83,7 @@ def validate(arguments: Sequence[str]) -> int:
     """`offtake validate`: every mistake of every file; exit code 2 if there is one."""
     parser = command_parser(
         "validate",
-        "Report every mistake in a study with file, line and column; exit code 2 if there is any.",
+        "Every mistake in a study with file, line and column; exit code 2 for any.",
         [
             "offtake validate portfolio=openai",
             "offtake validate portfolio=openai study=quick",

@@ -24,26 +24,31 @@ from offtake.portfolio import RunOptions, read
 from offtake.source_map import COMMAND_LINE, read_yaml
 from offtake.study import Study
 
-HELP = """usage: offtake run [FILE.yaml] [OVERRIDES…] [--dry-run] [--resume] [--json] [--config-dir DIR] [-m]
+USAGE = "offtake run [FILE.yaml] [KEY=VALUE…] [--dry-run] [--resume] [--json] [-m]"
+HELP = f"""usage: {USAGE}
 
 Run a study: a summary in the terminal and, with out=DIR, a folder of results.
 
-  FILE.yaml          a whole study in one file; without it, portfolio=NAME world=NAME study=NAME device=NAME …
-  OVERRIDES          KEY=VALUE as Hydra reads them: study.paths=1e5, +KEY=VALUE adds, ~KEY deletes
-  out=DIR            write manifest.json, config.yaml, Parquet tables and checkpoints to DIR
+  FILE.yaml          a whole study in one file; without it,
+                     portfolio=NAME world=NAME study=NAME device=NAME …
+  KEY=VALUE          an override as Hydra reads it: study.paths=1e5;
+                     +KEY=VALUE adds, ~KEY deletes
+  out=DIR            write manifest, config.yaml, tables and checkpoints to DIR
   force=true         run even if the estimate of time or memory is unreasonable
   announced=true     every distribution at its headline, volatility zero
   --dry-run          print the plan with estimates of time and memory, and stop
   --resume           go on where a stopped run with the same out=DIR was
-  --json             headline numbers as one JSON object on stdout, and nothing else there
+  --json             headline numbers as one JSON object, alone on stdout
   --config-dir DIR   a folder with more portfolio/, deal/, world/ … files
-  -m                 sweep: every combination of comma-separated values; results in DIR/0, DIR/1, …
+  -m                 sweep: every combination of comma-separated values;
+                     results in DIR/0, DIR/1, …
   --cfg job          print the composed configuration
-  --hydra-help       what Hydra itself can do; tab completion: eval "$(offtake run -sc install=bash)"
+  --hydra-help       what Hydra itself can do
+                     (tab completion: eval "$(offtake run -sc install=bash)")
 
 Examples:
   offtake run portfolio=openai study=quick
-  offtake run portfolio=openai study=quick out=runs/late_aws portfolio.deals.aws.slip=3
+  offtake run study=quick out=runs/late_aws portfolio.deals.aws.slip=3
   offtake run portfolio=openai study=quick stress=nvidia_delay --json
   offtake run portfolio=openai study=quick -m study.seed=1,2
   offtake run portfolio=openai --cfg job"""
@@ -56,7 +61,7 @@ def run(arguments: Sequence[str]) -> int:
         print(f"offtake {__version__}")
         return 0
     parser = get_args_parser()
-    parser.prog, parser.allow_abbrev = "offtake run", False
+    parser.prog, parser.usage, parser.allow_abbrev = "offtake run", USAGE, False
     for flag in ("--dry-run", "--resume", "--json"):
         parser.add_argument(flag, action="store_true")
     given = parser.parse_intermixed_args(list(arguments))
