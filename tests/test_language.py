@@ -522,3 +522,32 @@ def test_the_example_satisfies_the_schema():
     assert [error.message for error in validator.iter_errors(data)] == []
     data["portfolio"]["deals"]["acme"]["slipp"] = 1
     assert len(list(validator.iter_errors(data))) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("portfolio.quarters", 0),
+        ("portfolio.quarters", 401),
+        ("portfolio.name", "has a space"),
+        ("portfolio.name", "a..b"),
+        ("portfolio.deals.has a space", {}),
+        ("portfolio.deals.acme.term", 0),
+        ("study.seed", -1),
+        ("study.paths", 2**33 + 1),
+        ("study.keep_paths", -1),
+        ("device.threads", 0),
+    ],
+)
+def test_what_the_language_refuses_the_schema_refuses(path, value):
+    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+    validator = jsonschema.Draft202012Validator(json_schema())
+    data = read_yaml(EXAMPLE).data
+    *above, last = path.split(".")
+    node = data
+    for key in above:
+        node = node[key]
+    node[last] = value
+    with pytest.raises(InputError):
+        load(data)
+    assert not validator.is_valid(data)
