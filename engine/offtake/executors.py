@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from offtake.blocks import Unit
 from offtake.errors import DeviceError, OfftakeError
 from offtake.hal import open_device
 from offtake.study import DeviceChoice, ExecutorChoice
-from offtake.workers import Finished, Workers, run_unit
+from offtake.workers import Finished, Workers, kept_of, run_unit
+from offtake_kernels.kept import Kept
 from offtake_kernels.layout import Plan
+from offtake_kernels.tally import Tally, TallyBuilder
+
+# A finished unit, its tally where it has one of its own, and its paths kept whole.
+Added = tuple[Unit, Tally | None, Kept | None]
 
 
 def run_units(
-    plan: Plan, units: Iterable[Unit], keep_paths: int, device: DeviceChoice, executor: ExecutorChoice
-) -> Iterator[Finished]:
-    """Each unit's tally as it is finished, in any order.
+    plan: Plan,
+    units: Sequence[Unit],
+    keep_paths: int,
+    device: DeviceChoice,
+    executor: ExecutorChoice,
+    *,
+    into: TallyBuilder | None = None,
+    apart: int = 0,
+) -> Iterator[Added]:
+    """Each unit as it is finished, in any order, with its tally. Where this process runs them and `into` is
+    given, all but the first `apart` units have none: they are in `into`.
 
     Raises DeviceError for an executor that this version lacks, OfftakeError for a unit that keeps failing.
     """
@@ -26,8 +39,12 @@ def run_units(
         )
     if executor.workers is None or executor.workers == 1:
         opened = open_device(device)
-        for unit in units:
-            yield run_unit(opened, plan, unit, keep_paths)
+        for number, unit in enumerate(units):
+            if into is None or number < apart:
+                yield run_unit(opened, plan, unit, keep_paths)
+            else:
+                keep = kept_of(unit, keep_paths)
+                yield unit, None, opened.add(plan, unit.first_path, unit.paths, keep, into)
         return
     yield from _run_pooled(plan, list(units), keep_paths, device, executor.workers)
 

@@ -21,7 +21,7 @@ from offtake.blocks import BLOCK_PATHS, Unit, cut
 from offtake.checkpoints import BlockStore, write_manifest
 from offtake.compile import Compiled, compile_study
 from offtake.errors import InputError, Mistake, NumericalError, OfftakeError, StoppedError
-from offtake.executors import Finished, run_units
+from offtake.executors import Added, run_units
 from offtake.hal import backend_class, open_device, settle
 from offtake.hal.host import release_memory
 from offtake.previous import computed, finished_before
@@ -150,11 +150,12 @@ def _summed(
     study: Study, compiled: Compiled, collected: _Collected, store: BlockStore | None, progress: Progress
 ) -> Summary:
     """Runs what is not in the store, until the study's paths are there or its precision is reached."""
+    begun = 0
     for target in targets(study):
-        units = list(cut(collected.target, target, backend_class(study.device.name).most_units))
-        collected.target = target
+        units = list(cut(begun, target, backend_class(study.device.name).most_units))
+        begun = target
         progress.total(target)
-        for finished in _finish(study, compiled, units, store):
+        for finished in _finish(study, compiled, units, store, collected.builder):
             # What simulating it took, before it is joined to the others.
             release_memory()
             collected.add(*finished)
@@ -180,43 +181,36 @@ class _Collected:
 
     def __init__(self, compiled: Compiled) -> None:
         self._compiled = compiled
-        self._builder = TallyBuilder(compiled.plan.rows, compiled.plan.threshold_rows)
+        self.builder = TallyBuilder(compiled.plan.rows, compiled.plan.threshold_rows)
         self._kept: dict[int, Kept] = {}
         self._seen: set[int] = set()
-        self._only: Tally | None = None
         self.paths = 0
-        self.target = 0
 
-    def add(self, unit: Unit, tally: Tally, kept: Kept | None) -> None:
+    def add(self, unit: Unit, tally: Tally | None, kept: Kept | None) -> None:
+        """tally: None for a unit that is in the builder."""
         if unit.first_path in self._seen:
             return
         self._seen.add(unit.first_path)
-        if self._only is not None:
-            self._builder.absorb(self._only)
-            self._only = None
-        if unit.paths == self.target:
-            self._only = tally
-        else:
-            self._builder.absorb(tally)
+        if tally is not None:
+            self.builder.absorb(tally)
         self.paths += unit.paths
         if kept is not None:
             self._kept[unit.first_path] = kept
 
     def summary(self) -> Summary:
         catalogue = self._compiled.catalogue
-        tally = self._builder.build(self.paths) if self._only is None else self._only
-        return Summary(tally, catalogue.rows, catalogue.threshold_rows)
+        return Summary(self.builder.build(self.paths), catalogue.rows, catalogue.threshold_rows)
 
     def kept(self) -> Kept | None:
         return Kept.join(list(self._kept.values())) if self._kept else None
 
 
 def _finish(
-    study: Study, compiled: Compiled, units: list[Unit], store: BlockStore | None
-) -> Iterator[Finished]:
+    study: Study, compiled: Compiled, units: list[Unit], store: BlockStore | None, builder: TallyBuilder
+) -> Iterator[Added]:
     """Units from the store first, then those still to run, each stored as it is finished.
 
-    What only the study's results can follow is not stored before them.
+    What only the study's results can follow is not stored before them; what is not stored need not be apart.
     """
     wanted = {unit.first_path: unit for unit in units}
     if store is not None:
@@ -226,11 +220,12 @@ def _finish(
                 del wanted[saved.first_path]
                 yield unit, saved.tally, saved.kept
     todo = list(wanted.values())
-    finished = run_units(compiled.plan, todo, study.study.keep_paths, study.device, study.executor)
-    left = len(todo)
-    for unit, tally, kept in finished:
-        left -= 1
-        if store is not None and (left or study.study.until):
+    stored = 0 if store is None else len(todo) - (study.study.until is None)
+    finished = run_units(
+        compiled.plan, todo, study.study.keep_paths, study.device, study.executor, into=builder, apart=stored
+    )
+    for number, (unit, tally, kept) in enumerate(finished):
+        if store is not None and tally is not None and number < stored:
             store.save(unit.first_path, unit.paths, tally, kept)
         yield unit, tally, kept
         del tally, kept

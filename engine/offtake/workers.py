@@ -37,9 +37,13 @@ _WAITING = 2
 
 def run_unit(device: Device, plan: Plan, unit: Unit, keep_paths: int) -> Finished:
     """The unit's tally, and whole those of its paths that are among the study's first `keep_paths`."""
-    keep = max(0, min(keep_paths - unit.first_path, unit.paths))
-    tally, kept = device.run(plan, unit.first_path, unit.paths, keep)
+    tally, kept = device.run(plan, unit.first_path, unit.paths, kept_of(unit, keep_paths))
     return unit, tally, kept
+
+
+def kept_of(unit: Unit, keep_paths: int) -> int:
+    """How many of a unit's paths are among the study's first `keep_paths`."""
+    return max(0, min(keep_paths - unit.first_path, unit.paths))
 
 
 class Workers:

@@ -16,6 +16,7 @@ import numpy as np
 
 from offtake.errors import DeviceError
 from offtake.hal import nvrtc
+from offtake.hal.device import Device
 from offtake.hal.limits import COPIED_BYTES, Limits, rate
 from offtake.study import DeviceChoice
 from offtake_kernels import yardstick, yardstick_cuda
@@ -23,7 +24,7 @@ from offtake_kernels.kept import Kept
 from offtake_kernels.kernel import Kernel, print_kernel
 from offtake_kernels.layout import Plan
 from offtake_kernels.path_cuda import Gpu, threads_of
-from offtake_kernels.tally import Tally, TallyBuilder
+from offtake_kernels.tally import TallyBuilder
 from offtake_kernels.yardstick_cuda import Bench, print_yardstick
 
 # Constant memory of a kernel (CUDA C++ Programming Guide, technical specifications by compute capability),
@@ -31,7 +32,7 @@ from offtake_kernels.yardstick_cuda import Bench, print_yardstick
 _CONSTANT_BYTES = 65_536 - 64
 
 
-class CudaDevice:
+class CudaDevice(Device):
     """GPUs side by side, each with a share of the paths."""
 
     name: ClassVar[str] = "cuda"
@@ -108,17 +109,17 @@ class CudaDevice:
         with self._explained():
             self._open(plan)
 
-    def run(self, plan: Plan, first_path: int, paths: int, keep: int) -> tuple[Tally, Kept | None]:
+    def add(self, plan: Plan, first_path: int, paths: int, keep: int, builder: TallyBuilder) -> Kept | None:
         with self._explained():
             gpus = self._open(plan)
             shares = _shares(first_path, paths, keep, len(gpus))
+            others = [TallyBuilder(plan.rows, plan.threshold_rows) for _ in gpus[1:]]
             with ThreadPoolExecutor(len(gpus)) as pool:
-                done = list(pool.map(lambda gpu, share: _run(gpu, plan, *share), gpus, shares))
-        builder = done[0][0]
-        for other, _ in done[1:]:
+                done = list(pool.map(_run, gpus, shares, [builder, *others]))
+        for other in others:
             builder.absorb(other.build(0))
-        whole = [kept for _, parts in done for kept in parts]
-        return builder.build(paths), Kept.join(whole) if whole else None
+        whole = [kept for parts in done for kept in parts]
+        return Kept.join(whole) if whole else None
 
     def limits(self) -> Limits:
         with self._explained(), ThreadPoolExecutor(len(self._numbers)) as pool:
@@ -197,9 +198,9 @@ def _refuse_too_many_numbers(kernel: Kernel, deals: int) -> None:
         )
 
 
-def _run(gpu: Gpu, plan: Plan, first_path: int, paths: int, keep: int) -> tuple[TallyBuilder, list[Kept]]:
-    builder = TallyBuilder(plan.rows, plan.threshold_rows)
-    return builder, gpu.run(first_path, paths, keep, builder) if paths else []
+def _run(gpu: Gpu, share: tuple[int, int, int], builder: TallyBuilder) -> list[Kept]:
+    first_path, paths, keep = share
+    return gpu.run(first_path, paths, keep, builder) if paths else []
 
 
 def _shares(first_path: int, paths: int, keep: int, gpus: int) -> list[tuple[int, int, int]]:

@@ -9,12 +9,12 @@ from offtake.hal.limits import Limits
 from offtake.study import DeviceChoice
 from offtake_kernels.kept import Kept
 from offtake_kernels.layout import Plan
-from offtake_kernels.tally import Tally
+from offtake_kernels.tally import Tally, TallyBuilder
 
 
 class Device(Protocol):
-    """A device that runs paths of a plan. `run` returns when the work is done: timings need no further
-    care.
+    """A device that runs paths of a plan. `add` and `run` return when the work is done: timings need no
+    further care.
     """
 
     name: ClassVar[str]
@@ -58,9 +58,15 @@ class Device(Protocol):
         """Does what a plan's first run would do beforehand: compiling."""
         ...
 
-    def run(self, plan: Plan, first_path: int, paths: int, keep: int) -> tuple[Tally, Kept | None]:
-        """The tally of paths first_path … first_path + paths - 1, and the first `keep` of them whole."""
+    def add(self, plan: Plan, first_path: int, paths: int, keep: int, builder: TallyBuilder) -> Kept | None:
+        """Adds paths first_path … first_path + paths - 1 to a tally; the first `keep` of them whole."""
         ...
+
+    def run(self, plan: Plan, first_path: int, paths: int, keep: int) -> tuple[Tally, Kept | None]:
+        """The tally of these paths alone, and the first `keep` of them whole."""
+        builder = TallyBuilder(plan.rows, plan.threshold_rows)
+        kept = self.add(plan, first_path, paths, keep, builder)
+        return builder.build(paths), kept
 
     def limits(self) -> Limits:
         """What it can do at most, measured now."""

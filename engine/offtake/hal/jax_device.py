@@ -15,6 +15,7 @@ import numpy as np
 
 from offtake.blocks import MOST_UNITS
 from offtake.errors import DeviceError
+from offtake.hal.device import Device
 from offtake.hal.host import processor
 from offtake.hal.launches import run_launches
 from offtake.hal.limits import COPIED_BYTES, Limits, rate
@@ -24,7 +25,7 @@ from offtake_kernels.bins import MOST_LANES
 from offtake_kernels.graph import DTYPES
 from offtake_kernels.kept import Kept
 from offtake_kernels.layout import Plan
-from offtake_kernels.tally import Tally
+from offtake_kernels.tally import TallyBuilder
 
 # Paths that a CPU device takes at a time: its arrays lie in the cache.
 _CPU_LANES = 16_384
@@ -32,7 +33,7 @@ _CPU_LANES = 16_384
 _RUNS = 2_048
 
 
-class JaxDevice:
+class JaxDevice(Device):
     """JAX's devices of the default platform, or the one that the choice names. Nothing of JAX's configuration
     is changed.
 
@@ -103,7 +104,7 @@ class JaxDevice:
         if self._recipe is None or self._recipe.plan is not plan:
             self._recipe = self._compiled(plan)
 
-    def run(self, plan: Plan, first_path: int, paths: int, keep: int) -> tuple[Tally, Kept | None]:
+    def add(self, plan: Plan, first_path: int, paths: int, keep: int, builder: TallyBuilder) -> Kept | None:
         from offtake_kernels import tally_jax
         from offtake_kernels.settings_jax import usual_settings
 
@@ -112,7 +113,7 @@ class JaxDevice:
         # Whole tiles, and few paths are shared out too.
         tiles = -(-paths // (_CPU_LANES * self._threads))
         size = min(self._launch, tiles * _CPU_LANES) if self._on_host else self._launch
-        return run_launches(plan, first_path, paths, keep, size, launch, self._threads)
+        return run_launches(plan, first_path, paths, keep, builder, size, launch, self._threads)
 
     def limits(self) -> Limits:
         from offtake_kernels.settings_jax import usual_settings

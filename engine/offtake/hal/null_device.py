@@ -11,16 +11,17 @@ from typing import Any, ClassVar
 import numpy as np
 
 from offtake.blocks import MOST_UNITS
+from offtake.hal.device import Device
 from offtake.hal.launches import run_launches
 from offtake.hal.limits import Limits
 from offtake.study import DeviceChoice
 from offtake_kernels.bins import MOST_LANES
 from offtake_kernels.kept import Kept
 from offtake_kernels.layout import Plan
-from offtake_kernels.tally import Tally, TallyBuilder
+from offtake_kernels.tally import TallyBuilder
 
 
-class NullDevice:
+class NullDevice(Device):
     """Records zeros."""
 
     name: ClassVar[str] = "null"
@@ -54,8 +55,9 @@ class NullDevice:
     def prepare(self, plan: Plan) -> None:
         return
 
-    def run(self, plan: Plan, first_path: int, paths: int, keep: int) -> tuple[Tally, Kept | None]:
-        return run_launches(plan, first_path, paths, keep, self._launch, partial(_record_zeros, plan))
+    def add(self, plan: Plan, first_path: int, paths: int, keep: int, builder: TallyBuilder) -> Kept | None:
+        launch = partial(_record_zeros, plan)
+        return run_launches(plan, first_path, paths, keep, builder, self._launch, launch)
 
     def limits(self) -> Limits:
         return Limits(np.inf, np.inf, np.inf)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from offtake.blocks import MOST_UNITS
+from offtake.hal.device import Device
 from offtake.hal.host import processor
 from offtake.hal.launches import run_launches
 from offtake.hal.limits import COPIED_BYTES, Limits, rate
@@ -18,13 +19,13 @@ from offtake_kernels.bins import MOST_LANES
 from offtake_kernels.kept import Kept
 from offtake_kernels.layout import Plan
 from offtake_kernels.program_numpy import Program, Scratch
-from offtake_kernels.tally import Tally
+from offtake_kernels.tally import TallyBuilder
 
 # As many numbers as a core's cache holds many arrays of.
 _CACHED_LANES = 16_384
 
 
-class NumpyDevice:
+class NumpyDevice(Device):
     """numpy in blocks of lanes; strict by nature, so `arithmetic: fast` gives the same bits."""
 
     name: ClassVar[str] = "numpy"
@@ -64,9 +65,9 @@ class NumpyDevice:
     def prepare(self, plan: Plan) -> None:
         self._traced(plan)
 
-    def run(self, plan: Plan, first_path: int, paths: int, keep: int) -> tuple[Tally, Kept | None]:
+    def add(self, plan: Plan, first_path: int, paths: int, keep: int, builder: TallyBuilder) -> Kept | None:
         launch = partial(walk.run, self._traced(plan))
-        return run_launches(plan, first_path, paths, keep, self._launch, launch)
+        return run_launches(plan, first_path, paths, keep, builder, self._launch, launch)
 
     def limits(self) -> Limits:
         adds, here = yardstick.multiply_adds(), np.ones(_CACHED_LANES, np.float32)
