@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from offtake_kernels import tally as tally_module
 from offtake_kernels.bins import BIN_BITS, BIN_MASK, LOW_BITS, LOW_MASK, MOST_LANES
 from offtake_kernels.tally import MOST_VALUES_A_BIN, Tally, TallyBuilder, merge
 
@@ -224,6 +225,19 @@ def test_rows_of_many_bins_grow_where_they_are_and_share_nothing():
         assert column.tolist() == np.concatenate(parts).tolist()
     assert halfway.digest() == digest
     assert merge([tally_of(v) for v in seen[1]]).n.tolist() == expected[1][1].tolist()
+
+
+def test_memory_can_be_given_back_while_a_tally_is_made(monkeypatch):
+    monkeypatch.setattr(tally_module, "_RELIEVED_BINS", 100)
+    builder, alike = TallyBuilder(30, 0), TallyBuilder(30, 0)
+    for row in range(30):
+        values = np.linspace(1.0, 2.0 + row, 500, dtype=np.float32)
+        builder.add(row, values, 0)
+        alike.add(row, values, 0)
+    called: list[int] = []
+    made = builder.build(500, lambda: called.append(1))
+    assert 20 < len(called) <= 30
+    assert made.digest() == alike.build(500).digest()
 
 
 def test_a_tally_that_was_absorbed_is_not_held_on_to():

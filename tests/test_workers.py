@@ -24,6 +24,7 @@ from offtake.hal import host
 from offtake.hal.numpy_device import NumpyDevice
 from offtake.simulate import estimate
 from offtake.study import DeviceChoice, ExecutorChoice
+from offtake_kernels.tally import TallyBuilder
 
 
 @pytest.mark.parametrize(
@@ -117,6 +118,20 @@ def test_a_device_without_use_for_processes_says_so():
     from offtake.hal.null_device import NullDevice
 
     assert CudaDevice.seconds_a_worker == NullDevice.seconds_a_worker == math.inf
+
+
+def test_a_unit_that_nobody_wants_apart_goes_into_the_study_s_tally():
+    plan = compile_study(offtake.load("anthropic")).plan
+    units = [Unit(0, 300), Unit(300, 200), Unit(500, 100)]
+    choice, executor = DeviceChoice(name="numpy"), ExecutorChoice(workers=1)
+    builder = TallyBuilder(plan.rows, plan.threshold_rows)
+    found = list(executors.run_units(plan, units, 310, choice, executor, into=builder, apart=1))
+    assert [unit for unit, _, _ in found] == units
+    assert [tally is None for _, tally, _ in found] == [False, True, True]
+    assert [kept.path.size if kept else 0 for _, _, kept in found] == [300, 10, 0]
+    assert found[0][1] is not None
+    builder.absorb(found[0][1])
+    assert builder.build(600).digest() == NumpyDevice(choice).run(plan, 0, 600, 0)[0].digest()
 
 
 def _run_with_workers(_) -> str:

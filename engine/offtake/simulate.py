@@ -199,7 +199,8 @@ class _Collected:
 
     def summary(self) -> Summary:
         catalogue = self._compiled.catalogue
-        return Summary(self.builder.build(self.paths), catalogue.rows, catalogue.threshold_rows)
+        tally = self.builder.build(self.paths, release_memory)
+        return Summary(tally, catalogue.rows, catalogue.threshold_rows)
 
     def kept(self) -> Kept | None:
         return Kept.join(list(self._kept.values())) if self._kept else None

@@ -16,7 +16,7 @@ alone (`offtake.summary` does that). There is no scale to choose; nothing overfl
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -29,10 +29,12 @@ from .bins import BIN_BITS, BIN_MASK, LOW_BITS, LOW_MASK, MOST_LANES, quicker
 MOST_VALUES_A_BIN = 1 << 33  # low2 < 2^30 n, so int64 holds every sum up to here
 
 # A piece of so many bins is added to the bins that its row has, where they are; only what is new waits, as
-# small pieces do: so many pieces at most, with as many bins as the row has, or with few.
+# small pieces do: so many pieces at most, with half as many bins as the row has, or with few.
 _MANY_BINS = 256
 _MOST_PIECES = 16
-_FEW_BINS = 1024
+_FEW_BINS = 512
+# Bins that are copied between two calls of `relieve`.
+_RELIEVED_BINS = 1 << 19
 
 Sums = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 # Numbers of bins within a row, ascending, and what is in them.
@@ -258,8 +260,11 @@ class TallyBuilder:
         found = (tally.nonfinite_row, tally.nonfinite_count, tally.nonfinite_first_path)
         self._nonfinite += zip(*(column.tolist() for column in found), strict=True)
 
-    def build(self, paths: int) -> Tally:
-        """The tally of everything added so far, which were `paths` paths; the builder may go on."""
+    def build(self, paths: int, relieve: Callable[[], None] | None = None) -> Tally:
+        """The tally of everything added so far, which were `paths` paths; the builder may go on.
+
+        relieve: called now and then, to give back what has been freed.
+        """
         rows = sorted(self._pieces)
         for row in rows:
             if len(self._pieces[row]) > 1:
@@ -277,6 +282,8 @@ class TallyBuilder:
             # The builder goes on with the tally's sums: nothing is held twice.
             self._pieces[row] = [(bins[0], n[begin:end], low[begin:end], low2[begin:end])]
             key[begin:end] += row << BIN_BITS
+            if relieve is not None and begin // _RELIEVED_BINS < end // _RELIEVED_BINS:
+                relieve()
         self._own.clear()
         found = np.array([(r, c) for r, c, _ in self._nonfinite], np.int64).reshape(-1, 2)
         first_path = np.array([p for _, _, p in self._nonfinite], np.uint64)
@@ -374,7 +381,7 @@ class TallyBuilder:
         pieces = self._pieces[row]
         pieces.append(piece)
         waiting = sum(bins[0].size for bins in pieces[1:])
-        if len(pieces) > _MOST_PIECES or waiting > max(_FEW_BINS, pieces[0][0].size):
+        if len(pieces) > _MOST_PIECES or waiting > max(_FEW_BINS, pieces[0][0].size // 2):
             self._pieces[row] = [_compact(pieces)]
             self._own.add(row)
 
