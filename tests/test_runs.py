@@ -280,7 +280,11 @@ def _is_running(process: int) -> bool:
 def at_work(small, tmp_path):
     """A long run by two workers, in a process group of its own, that has finished its first unit."""
     command = _command(small[0], tmp_path, "executor.workers=2", f"study.paths={100 * BLOCK_PATHS}")
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    (tmp_path / "tmp").mkdir()
+    environment = os.environ | {"TMPDIR": str(tmp_path / "tmp")}
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment
+    )
     _wait_for_blocks(tmp_path, process, 1)
     workers = _workers_of(process)
     assert len(workers) == 2
@@ -305,13 +309,15 @@ def test_ctrl_c_ends_workers_too(at_work, tmp_path, presses):
         assert json.loads((tmp_path / "manifest.json").read_text())["status"] == "stopped"
 
 
-def test_workers_do_not_outlive_a_killed_parent(at_work):
+def test_workers_do_not_outlive_a_killed_parent(at_work, tmp_path):
     process, workers = at_work
+    assert list((tmp_path / "tmp").glob("offtake-*"))
     process.kill()
     deadline = time.monotonic() + 30
     while any(map(_is_running, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(_is_running, workers))
+    assert not list((tmp_path / "tmp").glob("offtake-*"))
 
 
 def test_a_worker_that_dies_is_replaced(small, tmp_path):

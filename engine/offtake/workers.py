@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import traceback
@@ -211,7 +212,7 @@ class _Worker:
 def _work(pipe: Connection, plan: Plan, device: DeviceChoice, keep_paths: int, shared: str) -> None:
     """A worker's life: opens its device and answers until its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(shared,), daemon=True).start()
     for name, value in backend_class(device.name).worker_environment(shared).items():
         os.environ.setdefault(name, value)
     opened: Device | None = None
@@ -227,8 +228,10 @@ def _work(pipe: Connection, plan: Plan, device: DeviceChoice, keep_paths: int, s
             pipe.send(answer)
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(shared: str) -> None:
+    """A parent that is killed cannot remove the folder that its workers share."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
+    shutil.rmtree(shared, ignore_errors=True)
     os._exit(1)
