@@ -10,8 +10,10 @@ import logging
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 import types
 from contextlib import suppress
 from pathlib import Path
@@ -145,6 +147,20 @@ def test_exit_codes_are_stable_and_errors_are_one_message(monkeypatch, capsys, e
     monkeypatch.setenv("OFFTAKE_TRACEBACK", "1")
     assert cli.main(["run"]) == code
     assert isinstance(error, KeyboardInterrupt) or "Traceback" in capsys.readouterr().err
+
+
+def test_ctrl_c_that_a_library_turns_into_an_error_is_ctrl_c(monkeypatch, capsys):
+    def swallowing(_arguments):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            raise AttributeError("a half-made object") from None
+
+    monkeypatch.setattr(cli, "_handler", lambda _name: swallowing)
+    assert cli.main(["run"]) == 130
+    assert capsys.readouterr().err == "offtake: interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize("command", ["", *cli.COMMANDS])
