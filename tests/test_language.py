@@ -294,8 +294,15 @@ def test_what_is_not_a_distribution(written, reason):
         {"quantiles": {"0.1": 3, "0.5": 4}},
         {"quantiles": {"0.1": 3, "0.5": 4, "0.7": 40}, "min": 1},
         {"quantiles": {"0.1": 3}, "min": 1},
+        {"quantiles": {"0.1": 3, "0.5": 4}, "max": -1},
+        {"quantiles": {"0.5": 3}, "max": 0.5},
         {"dist": "uniform", "low": -1, "high": 1},
         {"dist": "normal", "mean": 0.3, "sd": 1},
+        {"dist": "lognormal", "median": 2, "sigma": 0.7},
+        {"dist": "lognormal", "p10": 2, "p90": 7},
+        {"dist": "gamma", "shape": 2, "scale": 3},
+        {"dist": "weibull", "shape": 0.7, "scale": 3},
+        {"dist": "expon", "mean": 3},
         {"dist": "discrete", "values": {"-5": 0, "2": 1}},
         {"dist": "mixture", "parts": [{"weight": 1, "of": 7}, {"weight": 0, "of": -7}]},
     ],
@@ -303,10 +310,6 @@ def test_what_is_not_a_distribution(written, reason):
 def test_the_lowest_value_is_that_of_the_quantile_function(written):
     distribution = ADAPTER.validate_python(written)
     assert distributions.lowest(distribution) == pytest.approx(quantile_table(distribution)[1][0], rel=1e-9)
-
-
-def test_a_family_of_positive_values_has_no_lowest():
-    assert distributions.lowest(ADAPTER.validate_python({"dist": "gamma", "shape": 2, "scale": 1})) is None
 
 
 # ---- composing -------------------------------------------------------------------------------------------
@@ -524,6 +527,15 @@ def test_the_example_satisfies_the_schema():
     assert len(list(validator.iter_errors(data))) == 1
 
 
+@pytest.mark.parametrize("index", [0, [0, 1], "all", "0,1", None])
+def test_the_schema_takes_every_way_to_name_devices(index):
+    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+    data = read_yaml(EXAMPLE).data
+    data["device"]["index"] = index
+    load(data)
+    assert jsonschema.Draft202012Validator(json_schema()).is_valid(data)
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
@@ -537,6 +549,7 @@ def test_the_example_satisfies_the_schema():
         ("study.paths", 2**33 + 1),
         ("study.keep_paths", -1),
         ("device.threads", 0),
+        ("device.index", -1.5),
     ],
 )
 def test_what_the_language_refuses_the_schema_refuses(path, value):

@@ -471,6 +471,9 @@ def test_paths_may_be_a_whole_float(study_file, paths):
             "goes down to -0.0144; the tail goes on beyond the points; a min ends it",
         ),
         ("portfolio.deals.acme.size={quantiles:{0.1:0.8,0.5:1,0.9:9}}", "but goes down to -0.0144"),
+        ("world.factors.demand.initial={quantiles: {0.5: 2}, max: -1}", "but goes down to -1"),
+        ("portfolio.deals.acme.stretch=1e-60", "must be above 0, but goes down to 0"),
+        ("portfolio.deals.acme.stretch={dist: gamma, shape: 0.01, scale: 1}", "but goes down to 0"),
         (
             "portfolio.deals.acme.stretch={dist: normal, mean: 1.25, sd: 0.2}",
             "must be above 0, but goes down to -0.05; 6.5 standard deviations below the mean",

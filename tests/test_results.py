@@ -162,6 +162,9 @@ def test_questions_find_their_row():
         (lambda r: r.quantile("first_shortage", 0.5, quarter=1), "one number a path"),
         (lambda r: r.quantile("cash", 0.5, quarter="2028-Q1"), "write it as 2028Q1"),
         (lambda r: r.quantile("cash", 1.5, quarter=0), "between 0 and 1"),
+        (lambda r: r.probability("cash", "<", "x", quarter=0), "real number"),
+        (lambda r: r.probability("cash", "<", 10**400, quarter=0), "too large"),
+        (lambda r: r.quantile("cash", "x", quarter=0), "not supported"),
         (lambda r: r.probability("cash", "==", 0, quarter=0), "<="),
     ],
 )

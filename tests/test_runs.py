@@ -150,6 +150,28 @@ def test_a_file_of_someone_elses_is_not_written_over(small, tmp_path, name):
     assert (tmp_path / name).read_text() == "mine"
 
 
+def test_a_folder_with_a_manifest_of_something_else_is_left_alone(small, tmp_path):
+    result = offtake.run(offtake.load(small[0]), device="null")
+    (tmp_path / "manifest.json").write_text('{"name": "my web app"}')
+    (tmp_path / "config.yaml").write_text("mine")
+    with pytest.raises(OfftakeError, match="is not what offtake wrote"):
+        result.save(tmp_path)
+    assert (tmp_path / "config.yaml").read_text() == "mine"
+
+
+def test_a_folder_in_the_place_of_a_file_is_no_run_s(small, tmp_path):
+    (tmp_path / "config.yaml").mkdir()
+    with pytest.raises(InputError, match=r"has a config\.yaml that is no run's"):
+        offtake.run(offtake.load(small[0]), out=tmp_path, device="null")
+
+
+def test_a_run_that_has_lost_its_manifest_says_so(small, tmp_path):
+    offtake.run(offtake.load(small[0]), out=tmp_path, device="null")
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(InputError, match=r"has this study's config\.yaml and a summary\.npz, but no"):
+        offtake.run(offtake.load(small[0]), out=tmp_path, device="null")
+
+
 def test_a_run_killed_before_its_manifest_was_there_is_run(small, tmp_path):
     file, whole = small
     study = offtake.load(file)

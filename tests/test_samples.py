@@ -9,6 +9,7 @@ import simple
 
 import offtake
 from offtake import cli
+from offtake.distributions import Sampled
 from offtake.errors import InputError
 from offtake.resolved import config_hash, config_yaml
 
@@ -75,6 +76,22 @@ def test_a_run_is_the_same_wherever_it_is_started(tmp_path, monkeypatch):
         first.manifest["config_hash"],
     )
     assert cli.main(["replay", str(tmp_path / "run"), "--path", "3"]) == 0
+
+
+def test_a_file_may_be_another_s(tmp_path, monkeypatch):
+    _written(tmp_path / "draws.csv", "1", "2")
+    head, _, _ = _RELATIVE.partition("      slip:")
+    tail = _RELATIVE[_RELATIVE.index("world:") :]
+    terms = """\
+      slip: {samples: {file: draws.csv, column: x}}
+      size: {samples: {file: "${portfolio.deals.cloud.slip.samples.file}", column: x}}
+"""
+    (tmp_path / "own.yaml").write_text(head + terms + tail)
+    monkeypatch.chdir("/")
+    deal = offtake.load(tmp_path / "own.yaml").portfolio.deals["cloud"]
+    for term in (deal.slip, deal.size):
+        assert isinstance(term, Sampled)
+        assert term.samples.file == str(tmp_path / "draws.csv")
 
 
 def test_numbers_moved_to_another_file_are_the_same_study(tmp_path):

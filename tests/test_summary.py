@@ -384,6 +384,52 @@ def test_an_atom_at_a_level_is_on_its_side_of_it(sign):
     assert 0.0027 < seen[1] < 0.006  # the binomial alone is 0.0027
 
 
+@pytest.mark.parametrize("kept", [0, 1, 2, 3, 5, 8, 20, 100, 1000])
+def test_few_kept_paths_do_not_make_an_answer_sure(kept):
+    """Two atoms within a bin, beside which others lie: the truth is in the interval as often as it says."""
+    rng = np.random.default_rng(11)
+    atoms = rng.choice([10.004, 10.008, 0.0], 4000, p=[0.45, 0.45, 0.1])
+    values = np.where(atoms > 0, atoms, rng.uniform(9, 40, 4000)).astype(np.float32)
+    summary, truth = summary_of(values), shares(values, 10.006)["<="]
+    missed = 0
+    for _ in range(100):
+        share, se = summary.probability(0, "<=", 10.006, rng.permutation(values)[:kept])
+        missed += abs(share - truth) > 1.96 * se
+    assert missed <= 10
+
+
+def test_kept_paths_do_not_blur_what_the_moments_tell():
+    rng = np.random.default_rng(12)
+    values = rng.lognormal(0, 0.3, 200_000).astype(np.float32)
+    summary = summary_of(values)
+    for level in (0.7003, 1.0007, 1.3011):
+        truth = shares(values, level)["<"]
+        for sample in (values[:0], values[:1000]):
+            assert summary.probability(0, "<", level, sample)[0] == pytest.approx(truth, abs=1e-4)
+
+
+def test_where_every_path_is_kept_a_probability_is_exact():
+    values = np.random.default_rng(13).uniform(1.0, 1.01, 1000).astype(np.float32)
+    for op, truth in shares(values, 1.005).items():
+        found = summary_of(values).probability(0, op, 1.005, values)
+        assert found == (pytest.approx(truth, abs=1e-15), wilson(truth * 1000, 1000)[1])
+
+
+def test_a_kept_zero_is_none_of_the_smallest_negative_values():
+    values = np.repeat(np.array([-1e-42, -2e-42, -3e-42, 0.0], np.float32), [400, 200, 100, 300])
+    share, se = summary_of(values).probability(0, "<=", -2e-42, values[::3])
+    assert abs(share - 0.3) <= 1.96 * se < 0.15
+
+
+@given(patterns, st.integers(0, 30))
+def test_a_probability_grows_with_the_operator(bits, kept):
+    values = bits.view(np.float32)
+    summary = summary_of(values)
+    for level in values[:5].tolist():
+        below, up_to = (summary.probability(0, op, level, values[:kept])[0] for op in ("<", "<="))
+        assert below <= up_to
+
+
 def test_two_atoms_in_a_bin_are_not_told_apart_with_certainty():
     values = np.repeat(np.array([10.0, 10.01], np.float32), [600, 400])
     share, se = summary_of(values).probability(0, "<=", 10.0)

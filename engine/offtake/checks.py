@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel
 
 from offtake.correlation import SMALLEST_EIGENVALUE, correlation_matrix, weakest_direction
@@ -211,6 +212,8 @@ def _check_lowest(
     least = lowest(distribution)
     if least is None:
         return
+    # As the kernels hold it.
+    least = float(np.float32(max(least, -3e38)))
     hint = "the tail goes on beyond the points; a min ends it" if isinstance(distribution, Quantiles) else ""
     if isinstance(distribution, Normal):
         hint = f"{REACH:g} standard deviations below the mean; truncnorm has a low"

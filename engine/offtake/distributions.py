@@ -12,6 +12,7 @@ driver, score = rho·Z(driver) + sqrt(1 − rho²)·own.
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -291,15 +292,18 @@ Part.model_rebuild()
 Mixture.model_rebuild()
 
 
+# Probability of a score below -REACH.
+_TAIL = 0.5 * math.erfc(REACH / math.sqrt(2.0))
+
+
 def is_constant(distribution: Distribution) -> bool:
     """Whether the value is a plain number."""
     return isinstance(distribution, float | int)
 
 
 def lowest(distribution: Distribution) -> float | None:
-    """The lowest value that can be drawn; None for families that have none but are above 0.
-
-    A normal score is at least -REACH (section 2 of the model).
+    """The lowest value that can be drawn: at a normal score of -REACH (section 2 of the model). None where a
+    file cannot be read.
     """
     if isinstance(distribution, float | int):
         return float(distribution)
@@ -317,7 +321,22 @@ def lowest(distribution: Distribution) -> float | None:
     if isinstance(distribution, Mixture):
         shown = [lowest(part.of) for part in distribution.parts if part.weight > 0]
         return min((value for value in shown if value is not None), default=None)
-    return getattr(distribution, "low", None)
+    if isinstance(distribution, Lognormal):
+        return _lowest_lognormal(distribution)
+    if isinstance(distribution, Gamma):
+        from scipy import special
+
+        return distribution.scale * float(special.gammaincinv(distribution.shape, _TAIL))
+    if isinstance(distribution, Weibull):
+        return distribution.scale * _TAIL ** (1.0 / distribution.shape)
+    return distribution.mean * _TAIL if isinstance(distribution, Exponential) else distribution.low
+
+
+def _lowest_lognormal(distribution: Lognormal) -> float:
+    if distribution.median is not None and distribution.sigma is not None:
+        return distribution.median * math.exp(-distribution.sigma * REACH)
+    low, high = math.log(distribution.p10 or 1.0), math.log(distribution.p90 or 1.0)
+    return math.exp((low + high) / 2 - (high - low) / (2 * NormalDist().inv_cdf(0.9)) * REACH)
 
 
 def _lowest_of_points(distribution: Quantiles) -> float:
@@ -326,4 +345,5 @@ def _lowest_of_points(distribution: Quantiles) -> float:
     if others:
         first, second = (NormalDist().inv_cdf(p) for p in list(distribution.quantiles)[:2])
         value -= (first + REACH) * (others[0] - value) / (second - first)
-    return value if distribution.min is None else max(value, distribution.min)
+    value = value if distribution.min is None else max(value, distribution.min)
+    return value if distribution.max is None else min(value, distribution.max)

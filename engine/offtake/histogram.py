@@ -239,8 +239,8 @@ class OrderedBins:
     ) -> tuple[float, float]:
         """Values of a row under a level, and the error of that number: 0 where no bin has some on both sides.
 
-        sample: values of some of the row's paths, which say how a bin with values on both sides is divided,
-        where they say it better than its moments.
+        sample: values of some of the row's paths, which limit how a bin with values on both sides can be
+        divided, as its moments do.
         """
         bins = np.arange(self.start[row], self.start[row + 1])
         lowest, highest = self._range(bins)
@@ -254,11 +254,13 @@ class OrderedBins:
 
     def _range(self, bins: Integers) -> tuple[Floats, Floats]:
         """The least and greatest value that would be in a bin."""
+        positive = self.sign[bins] > 0
+        # No zero is negative.
+        nearest = np.where(positive | (self.top[bins] > 0), 0.0, 1.0)
         near, far = (
             np.ldexp(self.top[bins] * _REMAINDERS + last, self.shift[bins] - UNIT_BITS)
-            for last in (0.0, _REMAINDERS - 1)
+            for last in (nearest, _REMAINDERS - 1)
         )
-        positive = self.sign[bins] > 0
         return np.where(positive, near, -far), np.where(positive, far, -near)
 
     def _divided(
@@ -283,12 +285,14 @@ class OrderedBins:
         else:
             others = remainders.up_to(at - 1 if or_equal else at, at)
             most, likely, fewest = (n - number for number in others)
-        error = max(likely - fewest, most - likely) / Z
         found = int(np.count_nonzero(sample <= level if or_equal else sample < level))
-        share, of_sample = wilson(found, sample.size)
-        if n * of_sample < error:
-            return min(max(n * share, fewest), most), n * of_sample
-        return likely, error
+        if sample.size == n:
+            return float(found), 0.0
+        # What both allow; the likely number, or the end that is closest to it.
+        low, high = wilson_interval(found, sample.size)
+        fewest, most = sorted((min(max(fewest, n * low), most), max(min(most, n * high), fewest)))
+        number = min(max(likely, fewest), most)
+        return number, max(number - fewest, most - number) / Z
 
     def _remainder(self, bin: int, size: float) -> int:
         """l of a value in a bin, of which the size is given."""
@@ -302,6 +306,15 @@ def wilson(hits: float, count: float) -> tuple[float, float]:
     share = hits / count
     spread = math.sqrt(share * (1 - share) / count + Z * Z / (4 * count * count)) / (1 + Z * Z / count)
     return share, spread
+
+
+def wilson_interval(hits: float, count: float) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share; everything for 0 of 0."""
+    if count == 0:
+        return 0.0, 1.0
+    share, spread = wilson(hits, count)
+    centre = (share + Z * Z / (2 * count)) / (1 + Z * Z / count)
+    return centre - Z * spread, centre + Z * spread
 
 
 def spans(tally: Tally) -> Iterator[range]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,10 @@ NAMED = frozenset({"deals", "pays", "receives", "ladder", "tranches", "factors",
 """Mappings whose keys are names: an override does not invent one, only `+` adds one."""
 
 _DISTRIBUTION_FORMS = frozenset({"dist", "quantiles", "samples", "table"})
+
+
+_REFERENCE = re.compile(r"|\$\{[^}]*\}")
+"""Nothing, or a whole value that is another's."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -112,7 +117,7 @@ def with_files(value: Any, path: KeyPath, folder: Path) -> Any:
         return {key: with_files(item, (*path, key), folder) for key, item in value.items()}
     if isinstance(value, list):
         return [with_files(item, (*path, index), folder) for index, item in enumerate(value)]
-    if path[-2:] == ("samples", "file") and isinstance(value, str) and value:
+    if path[-2:] == ("samples", "file") and isinstance(value, str) and not _REFERENCE.fullmatch(value):
         return str((folder / value).absolute())
     return value
 

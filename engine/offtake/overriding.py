@@ -128,7 +128,7 @@ def resolve_references(composition: Composition) -> None:
         for part in path[:-1]:
             target = target[part]
         plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-        target[path[-1]] = plain
+        target[path[-1]] = with_files(plain, path, Path())
 
 
 def _strings(node: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:

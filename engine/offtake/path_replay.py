@@ -120,7 +120,8 @@ class _Log:
         self._before[name, "waits"] = waits
         for event, words in (("default_at", "the supplier defaults"), ("cancel_at", "is cancelled")):
             at = _at(state[event], row) if event in state else NEVER
-            if at < NEVER and (name, event) not in self._before:
+            # A notice that ends after the service does is none.
+            if at < NEVER and at <= end and (name, event) not in self._before:
                 self._before[name, event] = True
                 last = period(self.study.portfolio.start, int(at) - 1)
                 self._note(t, name, words if at == t else f"{words}, to end with {last}")

@@ -186,7 +186,7 @@ class Result:
         position = self._position(metric, quarter, scope, name)
         try:
             return Estimate.of(*self.summary.quantile(position, p))
-        except ValueError as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise InputError([Mistake("query", metric, str(error))]) from error
 
     def probability(
@@ -207,7 +207,7 @@ class Result:
         try:
             kept = self._kept_values(self.summary.rows[position])
             return Estimate.of(*self.summary.probability(position, op, level, kept))
-        except ValueError as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise InputError([Mistake("query", metric, str(error))]) from error
 
     def save(self, folder: str | Path) -> Path:
@@ -318,15 +318,29 @@ class Result:
 
 
 def refuse_foreign_files(folder: Path, config_yaml: str) -> None:
-    """Raises InputError where a folder that is not a run's has a file that a run would write over."""
+    """Raises InputError where a folder that is not a run's has a file that a run would write over, and
+    OfftakeError where its manifest is no run's.
+    """
     if (folder / MANIFEST).exists():
+        read_manifest(folder)
         return
-    for name in (CONFIG, SUMMARY, *(f"{table}.parquet" for table in TABLES)):
-        file = folder / name
-        # A run that was killed before its manifest was there has left its configuration.
-        if file.exists() and not (name == CONFIG and file.read_bytes() == config_yaml.encode()):
-            message = f"{folder} has a {name} that is no run's"
-            raise InputError([Mistake("study", "out", message, "choose another out=")])
+    names = CONFIG, SUMMARY, *(f"{table}.parquet" for table in TABLES)
+    there = [name for name in names if (folder / name).exists()]
+    # A run that was killed before its manifest was there has left its configuration.
+    ours = CONFIG in there and _is(folder / CONFIG, config_yaml)
+    if ours and len(there) > 1:
+        message = f"{folder} has this study's {CONFIG} and a {there[1]}, but no {MANIFEST}"
+        raise InputError([Mistake("study", "out", message, "choose another out=")])
+    if there and not ours:
+        message = f"{folder} has a {there[0]} that is no run's"
+        raise InputError([Mistake("study", "out", message, "choose another out=")])
+
+
+def _is(file: Path, text: str) -> bool:
+    try:
+        return file.read_bytes() == text.encode()
+    except OSError:
+        return False
 
 
 def open_result(folder: str | Path) -> Result:

@@ -83,7 +83,9 @@ class DeviceChoice(Terms):
     """strict gives the same bits on every backend; fast allows fused multiply-add."""
     index: Annotated[
         Annotated[tuple[NonNegativeWhole, ...], Field(min_length=1)] | None,
-        BeforeValidator(_numbers_of_devices),
+        BeforeValidator(
+            _numbers_of_devices, json_schema_input_type=tuple[NonNegativeWhole, ...] | int | str | None
+        ),
     ] = None
     """Which devices of their kind, from 0: one, a list, or all of them (also null)."""
     launch_paths: PositiveWhole | None = None

@@ -9,8 +9,8 @@ Notation: N values of a row ("none" and non-finite values left out); x_(k) the k
                       middle of what the bin's moments allow: within 2^-9 (0.2 %) relative for normal numbers
     es_low, es_high   mean of the lowest and highest alpha N values; the bin on the boundary counts in part,
                       at its own mean
-    probability       counts of whole bins; a bin with values on both sides of the level is divided by what
-                      kept paths or its moments say of it (`OrderedBins.below`)
+    probability       counts of whole bins; a bin with values on both sides of the level is divided as its
+                      moments make likely, within what they and kept paths allow (`OrderedBins.below`)
 Errors:
     se                sd / sqrt(N) (central limit theorem)
     quantile          half of Q(k + z s) - Q(k - z s) over z, s = sqrt(N p (1 - p)), z = 1.96, Q linear inside
