@@ -39,16 +39,16 @@ def test_a_cancelled_service_ends_when_it_was_said_to():
 
 
 @pytest.mark.parametrize(("slip", "words"), [(0.5, "0.5 quarters after"), (-0.5, "0.5 quarters before")])
-def test_a_notice_that_ends_after_the_term_is_none():
-    replayed = path({"a": deal(term=2, cancel={"hazard": 1e6, "notice": 3})})
-    assert _events(replayed) == [(0, "a", "starts as announced"), (1, "a", "service ends")]
-    assert replayed.scalars["a.ended_term"] == 1.0
-
-
 def test_a_start_beside_its_date_says_by_how_much(slip, words):
     assert (1, "a", f"starts, {words} its announced start") in [
         (1, name, event) for _, name, event in _events(path({"a": deal(start=quarter_date(1), slip=slip)}))
     ]
+
+
+def test_a_notice_that_ends_after_the_term_is_none():
+    replayed = path({"a": deal(term=2, cancel={"hazard": 1e6, "notice": 3})})
+    assert _events(replayed) == [(0, "a", "starts as announced"), (1, "a", "service ends")]
+    assert replayed.scalars["a.ended_term"] == 1.0
 
 
 def test_no_zero_is_negative():
