@@ -199,7 +199,8 @@ class _Collected:
 
     def summary(self) -> Summary:
         catalogue = self._compiled.catalogue
-        tally = self.builder.build(self.paths, release_memory)
+        # What one unit has left behind is little, and its pages are needed again at once.
+        tally = self.builder.build(self.paths, release_memory if len(self._seen) > 1 else None)
         return Summary(tally, catalogue.rows, catalogue.threshold_rows)
 
     def kept(self) -> Kept | None:
