@@ -55,8 +55,8 @@ class _Findings:
         self.warnings.append(f"{self.composition.location(path)}: {'.'.join(map(str, path))}: {message}")
 
     def touches(self, path: KeyPath) -> bool:
-        """Whether something at or below a path is known to be wrong."""
-        return any(wrong[: len(path)] == path for wrong in self.wrong)
+        """Whether something at or below a path is known to be wrong, checks so far included."""
+        return any(wrong[: len(path)] == path for wrong in self.wrong | self.composition.wrong)
 
     def known(self, *path: str) -> set[str]:
         """Every name written in a mapping, also of entries that are left out because they are wrong."""
@@ -112,18 +112,16 @@ def _check_start(findings: _Findings, path: KeyPath, deal: Deal, portfolio: Port
 
 
 def _check_lifecycle(findings: _Findings, path: KeyPath, deal: Deal) -> None:
-    rises = True
     for (_, before), (name, rung) in pairwise(deal.ladder.items()):
         here = (*path, "ladder", name)
         if rung.after <= before.after:
             findings.add((*here, "after"), "rungs must be sorted by 'after', each later than the one before")
         if rung.gw < before.gw:
             findings.add((*here, "gw"), f"is below the rung before ({before.gw:g}); gw is cumulative")
-        rises &= rung.after > before.after and rung.gw >= before.gw
-    rises &= not findings.touches((*path, "ladder"))
     committed = {name: leg for name, leg in deal.pays.items() if isinstance(leg, Commitment)}
     if committed and deal.term is None:
         findings.add((*path, "term"), f"is required by the commitment '{next(iter(committed))}'")
+    rises = not findings.touches((*path, "ladder"))
     for name, leg in committed.items():
         if deal.term is not None and rises and planned_weight(deal, leg) <= 0.0:
             message = f"the term of {deal.term:g} quarters ends before anything is delivered"
