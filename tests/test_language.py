@@ -19,7 +19,6 @@ from offtake.correlation import correlation_matrix, nearest_correlation, weakest
 from offtake.errors import InputError
 from offtake.metrics import METRICS, reach_name, total_metric_names
 from offtake.portfolio import load
-from offtake.quantiles import quantile_table
 from offtake.resolved import config_yaml
 from offtake.schema import json_schema
 from offtake.source_map import read_yaml
@@ -285,31 +284,6 @@ def test_what_is_not_a_distribution(written, reason):
 
     with pytest.raises(ValidationError, match=reason):
         Holder.model_validate({"value": written})
-
-
-@pytest.mark.parametrize(
-    "written",
-    [
-        2,
-        {"quantiles": {"0.1": 3, "0.5": 4}},
-        {"quantiles": {"0.1": 3, "0.5": 4, "0.7": 40}, "min": 1},
-        {"quantiles": {"0.1": 3}, "min": 1},
-        {"quantiles": {"0.1": 3, "0.5": 4}, "max": -1},
-        {"quantiles": {"0.5": 3}, "max": 0.5},
-        {"dist": "uniform", "low": -1, "high": 1},
-        {"dist": "normal", "mean": 0.3, "sd": 1},
-        {"dist": "lognormal", "median": 2, "sigma": 0.7},
-        {"dist": "lognormal", "p10": 2, "p90": 7},
-        {"dist": "gamma", "shape": 2, "scale": 3},
-        {"dist": "weibull", "shape": 0.7, "scale": 3},
-        {"dist": "expon", "mean": 3},
-        {"dist": "discrete", "values": {"-5": 0, "2": 1}},
-        {"dist": "mixture", "parts": [{"weight": 1, "of": 7}, {"weight": 0, "of": -7}]},
-    ],
-)
-def test_the_lowest_value_is_that_of_the_quantile_function(written):
-    distribution = ADAPTER.validate_python(written)
-    assert distributions.lowest(distribution) == pytest.approx(quantile_table(distribution)[1][0], rel=1e-9)
 
 
 # ---- composing -------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from pydantic import TypeAdapter
 from scipy import special, stats
 
 from offtake.distributions import Distribution
-from offtake.quantiles import GRID, is_degenerate, median, quantile_table
+from offtake.quantiles import GRID, is_degenerate, lowest, median, quantile_table
 from offtake_kernels import ops_numpy
 from offtake_kernels.quantile_table import REACH, build, interpolate
 
@@ -52,6 +52,25 @@ def test_quantile_points_are_linear_in_the_score_with_kinks_as_nodes():
         np.interp([-6.5, z10, z10 / 2, 0, -z10, -2 * z10], *table), [0, 0, 0.5, 1, 5, 9]
     )
     assert median(D.validate_python({"quantiles": {0.1: 0.0, 0.5: 1.0, 0.9: 5.0}})) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        (2, 2.0),
+        ({"dist": "normal", "mean": 0.3, "sd": 2.0}, -12.7),
+        ({"dist": "lognormal", "median": 2.0, "sigma": 0.5}, 2.0 * np.exp(-3.25)),
+        ({"quantiles": {0.5: 3.0}}, 3.0),
+        ({"quantiles": {0.5: 3.0}, "max": 0.5}, 0.5),
+        ({"quantiles": {0.1: 3.0, 0.5: 4.0}}, 4.0 + 6.5 / special.ndtri(0.1)),
+        ({"quantiles": {0.1: 3.0, 0.5: 4.0, 0.7: 40.0}, "min": 1.0}, 1.0),
+        ({"dist": "discrete", "values": {-5: 0, 2: 1}}, 2.0),
+        ({"dist": "mixture", "parts": [{"weight": 1, "of": 7.0}, {"weight": 0, "of": -7.0}]}, 7.0),
+    ],
+    ids=str,
+)
+def test_the_lowest_value_is_at_a_score_of_minus_six_and_a_half(written, value):
+    assert lowest(D.validate_python(written)) == pytest.approx(value, rel=1e-12)
 
 
 def _sample(written, score):

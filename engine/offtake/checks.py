@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,12 @@ from offtake.deals import (
     VendorInvestment,
     Warrants,
 )
-from offtake.distributions import Distribution, Normal, Quantiles, Sampled, lowest
+from offtake.distributions import Distribution, Normal, Quantiles, Sampled
+from offtake.errors import OfftakeError
 from offtake.ladder import planned_weight, quarters_between
 from offtake.layering import Composition, did_you_mean
 from offtake.metrics import METRICS, reach_name, total_metric_names
+from offtake.quantiles import lowest
 from offtake.samples import read_column
 from offtake.source_map import KeyPath
 from offtake.study import Study
@@ -106,7 +109,7 @@ def _check_start(findings: _Findings, path: KeyPath, deal: Deal, portfolio: Port
             f"{deal.start} is after the study's last quarter;"
             " nothing of the deal may be seen, is the year right?",
         )
-    if quarters_between(start, deal.start) + (lowest(deal.slip) or 0.0) < -_MOST_HISTORY:
+    if quarters_between(start, deal.start) + (_lowest(deal.slip) or 0.0) < -_MOST_HISTORY:
         message = f"may begin more than {_MOST_HISTORY} quarters before the study"
         findings.add((*path, "start"), message, "look at its slip, too")
 
@@ -198,6 +201,13 @@ def _check_magnitudes(findings: _Findings, path: KeyPath, deal: Deal) -> None:
             _check_lowest(findings, (*here, "pue"), leg.pue, at_least=1.0)
 
 
+def _lowest(distribution: Distribution) -> float | None:
+    """None where a file cannot be read, which is a mistake of its own."""
+    with suppress(OfftakeError):
+        return lowest(distribution)
+    return None
+
+
 def _check_lowest(
     findings: _Findings,
     path: KeyPath,
@@ -207,7 +217,7 @@ def _check_lowest(
     above: float | None = None,
 ) -> None:
     """A bound on the lowest value that can be drawn."""
-    least = lowest(distribution)
+    least = _lowest(distribution)
     if least is None:
         return
     # As the kernels hold it.

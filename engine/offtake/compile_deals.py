@@ -12,7 +12,7 @@ from offtake.compile_world import event_threshold
 from offtake.deals import Commitment, Deal, Equity, Hosting, Power, Purchase, VendorInvestment, Warrants
 from offtake.distributions import Distribution
 from offtake.ladder import Ladder, planned_ladder, planned_weight, quarters_between
-from offtake.quantiles import is_degenerate, quantile_table
+from offtake.quantiles import is_degenerate, lowest, quantile_table
 from offtake.study import Study
 from offtake_kernels import layout
 from offtake_kernels.layout import HOURS_PER_QUARTER, YEARS_PER_QUARTER
@@ -86,7 +86,7 @@ def compile_deal(
         ladder.integral(ends - start) - ladder.integral(max(-start, 0.0)) if ends > max(start, 0.0) else 0.0
     )
     parameters["planned_in_horizon"] = planned
-    fixed_stretch = float(quantile_table(deal.stretch)[1][0]) if "stretch" not in random else 1.0
+    fixed_stretch = lowest(deal.stretch) if "stretch" not in random else 1.0
     segments, certain = _segments(deal, ladder, fixed_stretch)
     legs, templates = [], []
     for role, leg_name, leg in _legs(deal):
@@ -121,7 +121,7 @@ def compile_deal(
             quarters_between(study.portfolio.start, reference),
         )
         parameters["h100e_per_gw"] = generation.h100e_per_gw
-    lowest_slip = float(quantile_table(deal.slip)[1][0])
+    lowest_slip = lowest(deal.slip)
     return CompiledDeal(
         name, shape, features, parameters, segments, legs, random, words, start + lowest_slip, hardware
     )

@@ -12,19 +12,13 @@ driver, score = rho·Z(driver) + sqrt(1 − rho²)·own.
 
 from __future__ import annotations
 
-import math
-from contextlib import suppress
 from itertools import pairwise
-from pathlib import Path
-from statistics import NormalDist
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from offtake.quantities import Name, NonNegative, NumberKey, Positive, Terms, listed
-from offtake.samples import read_column
-from offtake_kernels.quantile_table import REACH
 
 
 def _require(condition: bool, message: str) -> None:
@@ -292,58 +286,6 @@ Part.model_rebuild()
 Mixture.model_rebuild()
 
 
-# Probability of a score below -REACH.
-_TAIL = 0.5 * math.erfc(REACH / math.sqrt(2.0))
-
-
 def is_constant(distribution: Distribution) -> bool:
     """Whether the value is a plain number."""
     return isinstance(distribution, float | int)
-
-
-def lowest(distribution: Distribution) -> float | None:
-    """The lowest value that can be drawn: at a normal score of -REACH (section 2 of the model). None where a
-    file cannot be read.
-    """
-    if isinstance(distribution, float | int):
-        return float(distribution)
-    if isinstance(distribution, Normal):
-        return distribution.mean - distribution.sd * REACH
-    if isinstance(distribution, Quantiles):
-        return _lowest_of_points(distribution)
-    if isinstance(distribution, Discrete):
-        return min(value for value, weight in distribution.values.items() if weight > 0)
-    if isinstance(distribution, Sampled):
-        # A file that cannot be read is a mistake of its own.
-        with suppress(OSError, ValueError):
-            return float(read_column(Path(distribution.samples.file), distribution.samples.column).min())
-        return None
-    if isinstance(distribution, Mixture):
-        shown = [lowest(part.of) for part in distribution.parts if part.weight > 0]
-        return min((value for value in shown if value is not None), default=None)
-    if isinstance(distribution, Lognormal):
-        return _lowest_lognormal(distribution)
-    if isinstance(distribution, Gamma):
-        from scipy import special
-
-        return distribution.scale * float(special.gammaincinv(distribution.shape, _TAIL))
-    if isinstance(distribution, Weibull):
-        return distribution.scale * _TAIL ** (1.0 / distribution.shape)
-    return distribution.mean * _TAIL if isinstance(distribution, Exponential) else distribution.low
-
-
-def _lowest_lognormal(distribution: Lognormal) -> float:
-    if distribution.median is not None and distribution.sigma is not None:
-        return distribution.median * math.exp(-distribution.sigma * REACH)
-    low, high = math.log(distribution.p10 or 1.0), math.log(distribution.p90 or 1.0)
-    return math.exp((low + high) / 2 - (high - low) / (2 * NormalDist().inv_cdf(0.9)) * REACH)
-
-
-def _lowest_of_points(distribution: Quantiles) -> float:
-    """The line through the first two points, continued to the lowest score."""
-    value, *others = distribution.quantiles.values()
-    if others:
-        first, second = (NormalDist().inv_cdf(p) for p in list(distribution.quantiles)[:2])
-        value -= (first + REACH) * (others[0] - value) / (second - first)
-    value = value if distribution.min is None else max(value, distribution.min)
-    return value if distribution.max is None else min(value, distribution.max)

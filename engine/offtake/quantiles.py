@@ -40,9 +40,10 @@ _P10 = float(special.ndtri(0.1))
 Table = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
+@np.errstate(over="ignore")
 def quantile_table(distribution: Distribution) -> Table:
     """Nodes z and values of a distribution's quantile function; one with a single value has two equal
-    nodes.
+    nodes. Values beyond float64 are infinite.
     """
     if isinstance(distribution, float | int):
         return np.array([-REACH, REACH]), np.full(2, float(distribution))
@@ -62,6 +63,11 @@ def median(distribution: Distribution) -> float:
     """The value at normal score 0 (the upper one at a jump)."""
     z, value = quantile_table(distribution)
     return float(_at(z, value, np.zeros(1))[0])
+
+
+def lowest(distribution: Distribution) -> float:
+    """The lowest value that can be drawn, at a normal score of -6.5."""
+    return float(quantile_table(distribution)[1][0])
 
 
 def is_degenerate(table: Table) -> bool:
