@@ -11,14 +11,12 @@ import errno
 import importlib
 import io
 import os
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from offtake.errors import InputError, OfftakeError
+from offtake.interrupts import counted_interrupts
 
 # Command → (module:handler, what it does). Modules are imported when their command is used.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -39,7 +37,7 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; `arguments` defaults to those of the process. Returns the exit code."""
     _prepare_streams()
-    with _interrupts() as interrupts:
+    with counted_interrupts() as interrupts:
         return _run(list(sys.argv[1:] if arguments is None else arguments), interrupts)
 
 
@@ -66,29 +64,6 @@ def _run(arguments: list[str], interrupts: list[int]) -> int:
     except Exception as error:
         # A library may make something else of Ctrl-C.
         return _interrupted() if interrupts else _unexpected(error)
-
-
-@contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """A list of the times that Ctrl-C is pressed, which raises KeyboardInterrupt as ever."""
-    pressed: list[int] = []
-
-    def press(number: int, _: object) -> None:
-        pressed.append(number)
-        raise KeyboardInterrupt
-
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or not _in_main_thread():
-        yield pressed
-        return
-    signal.signal(signal.SIGINT, press)
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
 
 
 def _interrupted() -> int:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +18,7 @@ from hydra._internal.utils import get_args_parser
 from offtake._version import __version__
 from offtake.composing import for_hydra
 from offtake.errors import InputError, Mistake, OfftakeError, StoppedError
+from offtake.interrupts import terminated_like_interrupted
 from offtake.portfolio import RunOptions, read
 from offtake.source_map import COMMAND_LINE, read_yaml
 from offtake.study import Study
@@ -107,7 +106,7 @@ def _run_one(study: Study, options: RunOptions, given: argparse.Namespace) -> in
 
     resume, force = given.resume, options.force
     try:
-        with _terminated_like_interrupted():
+        with terminated_like_interrupted():
             result = simulate(
                 study, out=options.out, progress=True, resume=resume, force=force, workers=workers()
             )
@@ -128,19 +127,6 @@ def _run_one(study: Study, options: RunOptions, given: argparse.Namespace) -> in
 
         print_summary(result, study, Terminal())
     return 0
-
-
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM stops a run as Ctrl-C does: what is finished is kept, and --resume goes on."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _print_plan(study: Study, *, as_json: bool) -> None:

@@ -9,6 +9,7 @@ import platform
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ import numpy as np
 from offtake.errors import DeviceError
 from offtake.hal import nvrtc
 from offtake.hal.device import Device
+from offtake.hal.launches import side_by_side
 from offtake.hal.limits import COPIED_BYTES, Limits, rate
 from offtake.study import DeviceChoice
 from offtake_kernels import yardstick, yardstick_cuda
@@ -112,14 +114,9 @@ class CudaDevice(Device):
     def add(self, plan: Plan, first_path: int, paths: int, keep: int, builder: TallyBuilder) -> Kept | None:
         with self._explained():
             gpus = self._open(plan)
-            shares = _shares(first_path, paths, keep, len(gpus))
-            others = [TallyBuilder(plan.rows, plan.threshold_rows) for _ in gpus[1:]]
-            with ThreadPoolExecutor(len(gpus)) as pool:
-                done = list(pool.map(_run, gpus, shares, [builder, *others]))
-        for other in others:
-            builder.absorb(other.build(0))
-        whole = [kept for parts in done for kept in parts]
-        return Kept.join(whole) if whole else None
+        shares = _shares(first_path, paths, keep, len(gpus))
+        works = [partial(self._run, gpu, share) for gpu, share in zip(gpus, shares, strict=True)]
+        return side_by_side(plan, works, builder)
 
     def limits(self) -> Limits:
         with self._explained(), ThreadPoolExecutor(len(self._numbers)) as pool:
@@ -140,6 +137,11 @@ class CudaDevice(Device):
             return None
         except nvml.NVMLError:
             return None
+
+    def _run(self, gpu: Gpu, share: tuple[int, int, int], builder: TallyBuilder) -> list[Kept]:
+        first_path, paths, keep = share
+        with self._explained():
+            return gpu.run(first_path, paths, keep, builder) if paths else []
 
     def _limits_of(self, number: int) -> Limits:
         cupy, found = self._cupy, {}
@@ -196,11 +198,6 @@ def _refuse_too_many_numbers(kernel: Kernel, deals: int) -> None:
             f"device=cuda: the terms of {deals} deals take {kernel.constant_bytes:,} bytes, and the constant "
             f"memory of a GPU has room for {_CONSTANT_BYTES:,}; use device=jax or device=numpy"
         )
-
-
-def _run(gpu: Gpu, share: tuple[int, int, int], builder: TallyBuilder) -> list[Kept]:
-    first_path, paths, keep = share
-    return gpu.run(first_path, paths, keep, builder) if paths else []
 
 
 def _shares(first_path: int, paths: int, keep: int, gpus: int) -> list[tuple[int, int, int]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from offtake_kernels.tally import TallyBuilder
 
 # Runs (first path, paths, builder, paths to keep whole).
 Launch = Callable[[int, int, TallyBuilder, int], Kept | None]
+# Adds a share of the paths to a builder; returns the kept ones of each launch.
+Work = Callable[[TallyBuilder], Sequence[Kept | None]]
 
 
 def run_launches(
@@ -36,13 +39,18 @@ def run_launches(
         with np.errstate(all="ignore"):
             return [launch(first, lanes, into, wanted) for first, lanes, wanted in share]
 
-    shares = [todo[k::threads] for k in range(min(threads, len(todo)))]
-    others = [TallyBuilder(plan.rows, plan.threshold_rows) for _ in shares[1:]]
+    shares = [partial(work, todo[k::threads]) for k in range(min(threads, len(todo)))]
+    return side_by_side(plan, shares, builder)
+
+
+def side_by_side(plan: Plan, works: Sequence[Work], builder: TallyBuilder) -> Kept | None:
+    """Runs each work on a thread of its own, and adds what they leave behind; returns the kept paths."""
+    others = [TallyBuilder(plan.rows, plan.threshold_rows) for _ in works[1:]]
     if others:
-        with ThreadPoolExecutor(len(shares)) as pool:
-            done = list(pool.map(work, shares, [builder, *others]))
+        with ThreadPoolExecutor(len(works)) as pool:
+            done = list(pool.map(lambda work, into: work(into), works, [builder, *others]))
     else:
-        done = [work(shares[0], builder)]
+        done = [works[0](builder)]
     for other in others:
         builder.absorb(other.build(0))
     whole = [kept for parts in done for kept in parts if kept is not None]
