@@ -24,7 +24,7 @@ from typing import Any
 import common
 import numpy as np
 from compare_naive import spread
-from peers import PEERS, Answer, agreement
+from peers import BY_DEAL, PEERS, Answer, Peer, Series, agreement
 
 import offtake
 from offtake import hal
@@ -46,16 +46,16 @@ Timed = tuple[int, float, float]
 
 
 class Ours:
-    """A device on the study, with the four metrics or with every one; compiled."""
+    """A device on the study, compiled. It records `totals`, `deals` too (both as peers answer), or `all`."""
 
-    def __init__(self, backend: str, arithmetic: str, *, every_metric: bool) -> None:
+    def __init__(self, backend: str, arithmetic: str, recorded: str) -> None:
         choice = {"name": backend, "arithmetic": arithmetic}
         self._device: Device = hal.open_device(DeviceChoice.model_validate(choice))
         compiled = compile_study(offtake.load(common.plain()))
         self._plan = compiled.plan
         self._rows = compiled.catalogue.rows, compiled.catalogue.threshold_rows
-        if not every_metric:
-            self._plan = agreement.plan_of(common.plain())
+        if recorded != "all":
+            self._plan = agreement.plan_of(common.plain(), by_deal=recorded == "deals")
             self._rows = agreement.rows_of(self._plan), ()
         begun = time.perf_counter()
         self._device.run(self._plan, 0, 1, 0)
@@ -77,13 +77,13 @@ class Ours:
 class Theirs:
     """A peer, prepared."""
 
-    def __init__(self, name: str) -> None:
-        peer, begun = PEERS[name], time.perf_counter()
+    def __init__(self, peer: Peer) -> None:
+        begun = time.perf_counter()
         self.paths, self._calls = peer.paths, 1
         self._run: Callable[[int], Answer] = peer.prepare(common.plain(), peer.paths)
         self.prepare_seconds = time.perf_counter() - begun
 
-    def distances(self, ours: Summary) -> dict[tuple[str, str], float]:
+    def distances(self, ours: Summary) -> dict[tuple[Series, str], float]:
         """How far the answer is from offtake's in the worst quarter, in standard errors."""
         found = agreement.distances(ours, self._run(1), self.paths)
         # A NaN is far, too.
@@ -104,13 +104,13 @@ def checked(theirs: dict[str, Theirs], ours: Summary) -> dict[str, dict[str, Any
     found = {}
     for name, peer in theirs.items():
         distances = peer.distances(ours)
-        metric, statistic = max(distances, key=distances.__getitem__)
+        series, statistic = max(distances, key=distances.__getitem__)
         found[name] = {
             "paths": peer.paths,
-            "worst": distances[metric, statistic],
-            "of": f"{statistic} of {metric}",
+            "worst": distances[series, statistic],
+            "of": " of ".join(filter(None, [statistic, *series])),
         }
-        if distances[metric, statistic] >= agreement.FALSE_ALARM:
+        if distances[series, statistic] >= agreement.FALSE_ALARM:
             raise SystemExit(f"{name} disagrees with offtake, and nothing is timed: {found[name]}")
     return found
 
@@ -146,29 +146,46 @@ def measure(rounds: int) -> dict[str, Any]:
         "rounds": rounds,
         "checked_paths": CHECKED_PATHS,
     }
-    ours = {label(*choice): Ours(*choice, every_metric=False) for choice in CHOICES}
-    theirs = {name: Theirs(name) for name in PEERS}
-    found["agreement"] = checked(theirs, ours["numpy"].summary(CHECKED_PATHS))
-    every = {f"{label(*choice)}, every metric": Ours(*choice, every_metric=True) for choice in CHOICES}
-    timed = {name: rates(times) for name, times in alternate({**ours, **every, **theirs}, rounds).items()}
+    works: dict[str, Ours | Theirs] = {}
+    for recorded, peers in (("totals", PEERS), ("deals", BY_DEAL)):
+        ours = {_name(label(*choice), recorded): Ours(*choice, recorded) for choice in CHOICES}
+        theirs = {_name(name, recorded): Theirs(peer) for name, peer in peers.items()}
+        agreed = checked(theirs, ours[_name("numpy", recorded)].summary(CHECKED_PATHS))
+        found.setdefault("agreement", {}).update(agreed)
+        works |= {**ours, **theirs}
+    works |= {_name(label(*choice), "all"): Ours(*choice, "all") for choice in CHOICES}
+    timed = {name: rates(times) for name, times in alternate(works, rounds).items()}
     found["offtake"] = {
         name: {
             "paths": TIMED_PATHS,
             "compile_seconds": work.compile_seconds,
             **{kind: spread(values) for kind, values in timed[name].items()},
         }
-        for name, work in {**ours, **every}.items()
+        for name, work in works.items()
+        if isinstance(work, Ours)
     }
-    found["peers"] = {
-        name: {
-            "paths": work.paths,
-            "prepare_seconds": work.prepare_seconds,
-            "rate": spread(timed[name]["statistics"]),
-            "times": {one: spread(_ratios(timed[one], timed[name])) for one in ours},
-        }
-        for name, work in theirs.items()
-    }
+    for key, recorded, peers in (("peers", "totals", PEERS), ("peers_by_deal", "deals", BY_DEAL)):
+        found[key] = {name: _beside(name, recorded, works, timed) for name in peers}
     return found
+
+
+def _beside(name: str, recorded: str, works: dict[str, Ours | Theirs], timed: dict[str, Any]) -> Any:
+    """A peer's rate, and how many times it each of our devices does."""
+    work, rate = works[_name(name, recorded)], timed[_name(name, recorded)]
+    assert isinstance(work, Theirs)
+    return {
+        "paths": work.paths,
+        "prepare_seconds": work.prepare_seconds,
+        "rate": spread(rate["statistics"]),
+        "times": {
+            label(*choice): spread(_ratios(timed[_name(label(*choice), recorded)], rate))
+            for choice in CHOICES
+        },
+    }
+
+
+def _name(work: str, recorded: str) -> str:
+    return work + {"totals": "", "deals": ", by deal", "all": ", every metric"}[recorded]
 
 
 def versions() -> Iterator[tuple[str, str]]:

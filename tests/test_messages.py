@@ -572,7 +572,11 @@ def test_a_reported_deal_is_not_called_unknown_elsewhere(study_file):
     )
     text = SMALL.replace("world:", other, 1).replace("      supplier: acme\n", "")
     Path("study.yaml").write_text(text)
-    assert said("study.yaml") == ["study.yaml:6:5: portfolio.deals.acme.supplier: is required"]
+    assert said("study.yaml") == [
+        "study.yaml:6:5: portfolio.deals.acme.supplier: is required",
+        "study.yaml:16:101: portfolio.deals.wait.blocked_while: 'acme' is not exclusive;"
+        " set exclusive: true in 'acme'",
+    ]
 
 
 def test_str_of_an_input_error_is_one_line_a_mistake():

@@ -158,7 +158,7 @@ def test_questions_find_their_row():
         (lambda r: r.quantile("cash", 0.5, quarter=0, scope="deal", name="orcale"), "did you mean oracle"),
         (lambda r: r.quantile("cash", 0.5, quarter=0, scope="factor"), "no scope 'factor'"),
         (lambda r: r.quantile("cash", 0.5, quarter="2035Q1"), "no quarter 2035Q1; quarters are 0 to 5"),
-        (lambda r: r.quantile("cash", 0.5), "no quarter None"),
+        (lambda r: r.quantile("cash", 0.5), "which quarter of cash"),
         (lambda r: r.quantile("first_shortage", 0.5, quarter=1), "one number a path"),
         (lambda r: r.quantile("cash", 0.5, quarter="2028-Q1"), "write it as 2028Q1"),
         (lambda r: r.quantile("cash", 1.5, quarter=0), "between 0 and 1"),

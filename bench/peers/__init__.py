@@ -2,7 +2,7 @@
 
 The study is `common.plain()`: contracts that slip and may never begin, correlated lognormal factors, a buyer
 with cash and funding. A peer gives mean, sd, se, p05, p50 and p95 of capacity, compute, spend and cash by
-quarter.
+quarter; those of `BY_DEAL` also give capacity, compute and spend of every deal.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-# Statistics [quarters] by metric and name.
-Answer = dict[str, dict[str, NDArray[Any]]]
+# Metric, and the deal whose it is: none for a total.
+Series = tuple[str, str]
+# Statistics [quarters] by series and name.
+Answer = dict[Series, dict[str, NDArray[Any]]]
 
 
 @dataclass(frozen=True)
@@ -43,4 +45,10 @@ PEERS = {
     "monaco": Peer("monaco_cases", "monaco", 1_024),
     "JAX vmap": Peer("vmap", "jax", 16_384),
     "JAX vmap, statistics by numpy": Peer("vmap", "jax", 65_536, {"quantile": False}),
+}
+BY_DEAL = {
+    "naive numpy": Peer("naive", "numpy", 4_096, {"by_deal": True}),
+    "blocked numpy": Peer("blocked", "numpy", 16_384, {"by_deal": True}),
+    "JAX vmap": Peer("vmap", "jax", 4_096, {"by_deal": True}),
+    "JAX vmap, statistics by numpy": Peer("vmap", "jax", 16_384, {"by_deal": True, "quantile": False}),
 }

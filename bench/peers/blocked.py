@@ -1,4 +1,4 @@
-"""numpy in float32 blocks that stay in the cache; the four metrics of every path are kept for statistics."""
+"""numpy in float32 blocks that stay in the cache; what every path has is kept for statistics."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from . import Answer, model, sample_arrays
-from .terms import METRICS, terms_of
+from .terms import terms_of
 
 BLOCK = 8_192
 
 
-def prepare(study: dict[str, Any], paths: int) -> Callable[[int], Answer]:
+def prepare(study: dict[str, Any], paths: int, *, by_deal: bool = False) -> Callable[[int], Answer]:
     """A function of the seed that simulates `paths` paths and summarises them."""
     terms = terms_of(study, (-1, 1), np.float32)
-    cholesky = np.linalg.cholesky(terms.correlation)
+    cholesky, series = np.linalg.cholesky(terms.correlation), terms.series(by_deal=by_deal)
 
     def run(seed: int) -> Answer:
         rng = np.random.default_rng(seed)
@@ -24,7 +24,7 @@ def prepare(study: dict[str, Any], paths: int) -> Callable[[int], Answer]:
         def normals(*shape: int) -> np.ndarray:
             return rng.standard_normal(shape, np.float32)
 
-        found = np.empty((len(METRICS), terms.quarters, paths), np.float32)
+        found = np.empty((len(series), terms.quarters, paths), np.float32)
         for first in range(0, paths, BLOCK):
             count = min(BLOCK, paths - first)
             score = sample_arrays.score(
@@ -32,7 +32,7 @@ def prepare(study: dict[str, Any], paths: int) -> Callable[[int], Answer]:
             )
             start = model.start(np, terms, score, rng.random((terms.deals, count), np.float32))
             shocks = cholesky @ normals(terms.quarters - 1, terms.opening.size, count)
-            found[:, :, first : first + count] = sample_arrays.totals(terms, start, shocks)
-        return sample_arrays.statistics(found)
+            found[:, :, first : first + count] = sample_arrays.values(terms, start, shocks, by_deal=by_deal)
+        return sample_arrays.statistics(series, found)
 
     return run

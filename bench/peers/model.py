@@ -42,6 +42,12 @@ def market(
     return use, earned - buyer["fixed_cost"] * QUARTER - spot * spot_price * (HOURS * 1e-3)
 
 
+def shares(xp: Any, weights: Any, delivered: Any, use: Any) -> Any:
+    """Capacity, compute and spend of every deal, stacked, from the GW-quarters that each delivers."""
+    capacity, compute, firm, flexible = weights
+    return xp.stack([capacity * delivered, compute * delivered, (firm + flexible * use) * delivered])
+
+
 def settle(xp: Any, terms: Terms, cash: Any, funding: Any, net: Any) -> tuple[Any, Any]:
     """Cash and funding at the end of a quarter, from those of the one before and what it brings, US$ bn."""
     buyer = terms.buyer

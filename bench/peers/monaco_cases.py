@@ -55,7 +55,7 @@ def prepare(study: dict[str, Any], paths: int) -> Callable[[int], Answer]:
             sim.addInVar(f"uniform {number}", dist=uniform, distkwargs={})
         sim.runSim()
         found = [np.array(sim.outvars[metric].nums).T for metric in METRICS]
-        return sample_arrays.statistics(np.stack(found))
+        return sample_arrays.statistics(terms.series(by_deal=False), np.stack(found))
 
     return run
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from . import Answer, model
-from .terms import METRICS, terms_of
+from .terms import terms_of
 
 QUANTILES = (0.05, 0.50, 0.95)
 
 
-def prepare(study: dict[str, Any], paths: int) -> Callable[[int], Answer]:
+def prepare(study: dict[str, Any], paths: int, *, by_deal: bool = False) -> Callable[[int], Answer]:
     """A function of the seed that simulates `paths` paths and summarises them."""
     terms = terms_of(study)
     cholesky = np.linalg.cholesky(terms.correlation)
@@ -44,8 +44,12 @@ def prepare(study: dict[str, Any], paths: int) -> Callable[[int], Answer]:
         for t in range(terms.quarters):
             held, funding = model.settle(np, terms, held, funding, before[:, t] - spend[:, t])
             cash[:, t] = held
-        totals = (capacity, compute, spend, cash)
-        return {metric: _statistics(values) for metric, values in zip(METRICS, totals, strict=True)}
+        found = [capacity, compute, spend, cash]
+        if by_deal:
+            by_metric = model.shares(np, terms.weights, delivered, use[:, :, None])
+            found += [of_deal for shares in by_metric for of_deal in np.moveaxis(shares, 2, 0)]
+        series = terms.series(by_deal=by_deal)
+        return {one: _statistics(values) for one, values in zip(series, found, strict=True)}
 
     return run
 

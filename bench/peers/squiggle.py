@@ -29,7 +29,8 @@ def prepare(study: dict[str, Any], paths: int, *, correlate: bool = True) -> Cal
         own = np.stack([sq.norm(mean=0, sd=1) @ paths for _ in range(terms.deals)])
         uniform = np.stack([sq.uniform(0, 1) @ paths for _ in range(terms.deals)])
         start = model.start(np, terms, sample_arrays.score(terms, chain, region, own), uniform)
-        return sample_arrays.statistics(sample_arrays.totals(terms, start, shocks_of(terms, paths)))
+        found = sample_arrays.values(terms, start, shocks_of(terms, paths))
+        return sample_arrays.statistics(terms.series(by_deal=False), found)
 
     return run
 

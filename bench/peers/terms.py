@@ -10,8 +10,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from scipy.special import ndtri
 
+from . import Series
+
 QUARTER = 0.25
 METRICS = ("capacity_gw", "compute", "spend", "cash")
+# Of these, what every deal has a share of.
+SHARED_METRICS = METRICS[:3]
 # Of the study's factors, those on which the four metrics depend.
 FACTORS = ("demand", "revenue", "spot_price")
 
@@ -19,6 +23,8 @@ FACTORS = ("demand", "revenue", "spot_price")
 @dataclass(frozen=True)
 class Terms:
     """What the contracts, the factors and the buyer fix.
+
+    names                          of the deals
 
     By deal, in the shape that a peer asks for:
         start                      announced, quarters after the portfolio's
@@ -36,6 +42,7 @@ class Terms:
     """
 
     quarters: int
+    names: tuple[str, ...]
     start: NDArray[Any]
     ramp: NDArray[Any]
     term: NDArray[Any]
@@ -57,6 +64,11 @@ class Terms:
         """How many deals there are."""
         return self.region.size
 
+    def series(self, *, by_deal: bool) -> list[Series]:
+        """What is answered, in order: the totals, and of every deal its shares of them."""
+        shares = [(metric, name) for metric in SHARED_METRICS for name in self.names]
+        return [*((metric, "") for metric in METRICS), *(shares if by_deal else ())]
+
     @property
     def regions(self) -> int:
         """How many regions there are."""
@@ -77,6 +89,7 @@ def terms_of(study: dict[str, Any], shape: tuple[int, ...] = (-1,), dtype: DType
     regions = sorted({deal["region"] for deal in deals})
     return Terms(
         quarters=portfolio["quarters"],
+        names=tuple(portfolio["deals"]),
         start=by_deal([_quarters_between(portfolio["start"], deal["start"]) for deal in deals]),
         ramp=by_deal([rung["after"] for rung in full]),
         term=by_deal([deal["term"] for deal in deals]),

@@ -33,14 +33,14 @@ def _through_function(terms: Terms, paths: int) -> Callable[[int], Answer]:
         columns = np.array(samples).T.copy()
         shocks, score, uniform = np.split(columns, [steps * factors, steps * factors + terms.deals])
         start = model.start(np, terms, score, uniform)
-        found = sample_arrays.totals(terms, start, shocks.reshape(steps, factors, -1))
+        found = sample_arrays.values(terms, start, shocks.reshape(steps, factors, -1))
         return found.reshape(-1, found.shape[2]).T
 
     function = ot.PythonFunction(vector.getDimension(), len(METRICS) * terms.quarters, func_sample=metrics)
 
     def run(seed: int) -> Answer:
         ot.RandomGenerator.SetSeed(seed)
-        return _statistics(function(vector.getSample(paths)))
+        return _statistics(terms, function(vector.getSample(paths)))
 
     return run
 
@@ -54,7 +54,9 @@ def _sampled(terms: Terms, paths: int) -> Callable[[int], Answer]:
         scores, uniforms = (np.array(vector.getSample(paths)).T for vector in (score, uniform))
         shocks = np.array(shock.getSample(steps * paths)).reshape(steps, paths, factors).swapaxes(1, 2)
         start = model.start(np, terms, scores, uniforms)
-        return sample_arrays.statistics(sample_arrays.totals(terms, start, shocks))
+        return sample_arrays.statistics(
+            terms.series(by_deal=False), sample_arrays.values(terms, start, shocks)
+        )
 
     return run
 
@@ -81,7 +83,8 @@ def _normals(correlation: NDArray[np.float64]) -> Any:
     return ot.Normal([0.0] * size, [1.0] * size, ot.CorrelationMatrix(size, correlation.ravel().tolist()))
 
 
-def _statistics(sample: Any) -> Answer:
+def _statistics(terms: Terms, sample: Any) -> Answer:
+    series = terms.series(by_deal=False)
     sd = np.array(sample.computeStandardDeviation())
     columns = {
         "mean": np.array(sample.computeMean()),
@@ -89,5 +92,5 @@ def _statistics(sample: Any) -> Answer:
         "se": sd / np.sqrt(sample.getSize()),
         **{f"p{100 * p:02.0f}": np.array(sample.computeQuantilePerComponent(p)) for p in QUANTILES},
     }
-    by_metric = {name: column.reshape(len(METRICS), -1) for name, column in columns.items()}
-    return {m: {name: column[i] for name, column in by_metric.items()} for i, m in enumerate(METRICS)}
+    apart = {name: column.reshape(len(series), -1) for name, column in columns.items()}
+    return {one: {name: column[i] for name, column in apart.items()} for i, one in enumerate(series)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,18 +12,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import Answer, model, sample_arrays
-from .terms import METRICS, Terms, terms_of
+from .terms import Terms, terms_of
 
 
-def prepare(study: dict[str, Any], paths: int, *, quantile: bool = True) -> Callable[[int], Answer]:
+def prepare(
+    study: dict[str, Any], paths: int, *, quantile: bool = True, by_deal: bool = False
+) -> Callable[[int], Answer]:
     """A function of the seed that simulates `paths` paths and summarises them, compiled.
 
     The statistics are jax.numpy's, with jnp.quantile; or, without `quantile`, numpy's.
     """
     terms = terms_of(study, dtype=np.float32)
+    series = terms.series(by_deal=by_deal)
 
     def simulate(key: jax.Array) -> jax.Array:
-        return jax.vmap(partial(totals, terms), out_axes=-1)(jax.random.split(key, paths))
+        of_path = partial(values, terms, by_deal=by_deal)
+        return jax.vmap(of_path, out_axes=-1)(jax.random.split(key, paths))
 
     def summarise(key: jax.Array) -> dict[str, jax.Array]:
         found = simulate(key)
@@ -36,15 +41,15 @@ def prepare(study: dict[str, Any], paths: int, *, quantile: bool = True) -> Call
     def run(seed: int) -> Answer:
         found = compiled(jax.random.key(seed))
         if not quantile:
-            return sample_arrays.statistics(np.asarray(found))
+            return sample_arrays.statistics(series, np.asarray(found))
         columns = {name: np.asarray(column) for name, column in found.items()}
-        return {m: {name: column[i] for name, column in columns.items()} for i, m in enumerate(METRICS)}
+        return {one: {name: column[i] for name, column in columns.items()} for i, one in enumerate(series)}
 
     return run
 
 
-def totals(terms: Terms, key: jax.Array) -> jax.Array:
-    """The four metrics [4, quarters] of the path that a key names."""
+def values(terms: Terms, key: jax.Array, *, by_deal: bool = False) -> jax.Array:
+    """The values [series, quarters] of the path that a key names."""
     keys = jax.random.split(key, 5)
     chain = jax.random.normal(keys[0])
     region = jax.random.normal(keys[1], (terms.regions,))[terms.region]
@@ -52,19 +57,27 @@ def totals(terms: Terms, key: jax.Array) -> jax.Array:
     score = terms.chain * chain + terms.area * region + terms.own * own
     start = model.start(jnp, terms, score, jax.random.uniform(keys[3], (terms.deals,)))
     shocks = jax.random.normal(keys[4], terms.drift.shape) @ np.linalg.cholesky(terms.correlation).T
+    # By deal or, which is less to hold, weighted.
+    weigh = (lambda served: served) if by_deal else partial(operator.matmul, terms.weights)
     steps = jnp.vstack([terms.opening, terms.drift + terms.volatility * shocks])
 
     def quarter(state: tuple[jax.Array, ...], inputs: tuple[jax.Array, ...]) -> tuple[Any, jax.Array]:
         log_factors, so_far, cash, funding = state
         end, step = inputs
         log_factors += step
-        now = terms.weights @ model.served_quarters(jnp, terms, end - start)
-        capacity, compute, firm, flexible = now - so_far
+        after = weigh(model.served_quarters(jnp, terms, end - start))
+        now = after - so_far
+        capacity, compute, firm, flexible = terms.weights @ now if by_deal else now
         use, net = model.market(jnp, terms, compute, *jnp.exp(log_factors))
         spend = firm + flexible * use
         cash, funding = model.settle(jnp, terms, cash, funding, net - spend)
-        return (log_factors, now, cash, funding), jnp.stack([capacity, compute, spend, cash])
+        found = jnp.stack([capacity, compute, spend, cash])
+        if by_deal:
+            shares = model.shares(jnp, terms.weights, now, use)
+            found = jnp.concatenate([found, shares.reshape(-1)])
+        return (log_factors, after, cash, funding), found
 
-    opening = (jnp.zeros(terms.opening.size), jnp.zeros(len(METRICS)), jnp.float32(terms.buyer["cash"]), 0.0)
+    nothing = weigh(jnp.zeros(terms.deals))
+    opening = (jnp.zeros(terms.opening.size), nothing, jnp.float32(terms.buyer["cash"]), 0.0)
     ends = jnp.arange(1.0, terms.quarters + 1.0)
     return jax.lax.scan(quarter, opening, (ends, steps))[1].T

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import pairwise
@@ -28,16 +29,19 @@ from offtake.errors import OfftakeError
 from offtake.ladder import planned_weight, quarters_between
 from offtake.layering import Composition, did_you_mean
 from offtake.metrics import METRICS, reach_name, total_metric_names
-from offtake.quantiles import lowest
+from offtake.quantiles import highest, lowest
+from offtake.quantities import LONGEST_QUARTERS
 from offtake.samples import read_column
 from offtake.source_map import KeyPath
 from offtake.study import Study
-from offtake.world import OPENING_VALUES, REQUIRED_FACTORS, World
+from offtake.world import OPENING_VALUES, REQUIRED_FACTORS, Factor, World
 from offtake_kernels.quantile_table import REACH
 
 _MONTHS_PER_QUARTER = 3
 # Quarters that are simulated before a study begins, for deals that began earlier.
 _MOST_HISTORY = 400
+# A year: 500 %.
+_LARGEST_USUAL_RATE = 5.0
 LARGEST_USUAL_TOTAL = 1000.0
 """US$ bn: no contract of this size has been announced; more is probably millions."""
 
@@ -109,13 +113,25 @@ def _check_start(findings: _Findings, path: KeyPath, deal: Deal, portfolio: Port
             f"{deal.start} is after the study's last quarter;"
             " nothing of the deal may be seen, is the year right?",
         )
-    if quarters_between(start, deal.start) + (_lowest(deal.slip) or 0.0) < -_MOST_HISTORY:
+    least, most = _extremes(deal.slip)
+    if deal.term is not None and not findings.touches(("portfolio", "start")):
+        longer = 0 if deal.extension is None else deal.extension.quarters
+        if quarters_between(start, deal.start) + most + deal.term + longer <= 0:
+            findings.warn((*path, "term"), "ends before the study begins; nothing of the deal is seen")
+    known = not findings.touches(("portfolio", "start"))
+    if known and quarters_between(start, deal.start) + least < -_MOST_HISTORY:
         message = f"may begin more than {_MOST_HISTORY} quarters before the study"
         findings.add((*path, "start"), message, "look at its slip, too")
+    if most > LONGEST_QUARTERS:
+        hint = "the tail goes on beyond the points; a max ends it" if isinstance(deal.slip, Quantiles) else ""
+        findings.add(
+            (*path, "slip"), f"must be at most {LONGEST_QUARTERS:,}, but goes up to {most:.3g}", hint
+        )
 
 
 def _check_lifecycle(findings: _Findings, path: KeyPath, deal: Deal) -> None:
-    for (_, before), (name, rung) in pairwise(deal.ladder.items()):
+    known = not findings.touches((*path, "ladder"))
+    for (_, before), (name, rung) in pairwise(deal.ladder.items()) if known else ():
         here = (*path, "ladder", name)
         if rung.after <= before.after:
             findings.add((*here, "after"), "rungs must be sorted by 'after', each later than the one before")
@@ -154,7 +170,7 @@ def _check_references(findings: _Findings, path: KeyPath, name: str, deal: Deal,
         here = (*path, "receives", leg_name)
         if isinstance(leg, Warrants):
             _check_known(findings, (*here, "share"), leg.share, factors, "factor")
-            if leg.expiry < study.portfolio.start:
+            if leg.expiry < study.portfolio.start and not findings.touches(("portfolio", "start")):
                 start = study.portfolio.start
                 findings.add((*here, "expiry"), f"{leg.expiry} is before the portfolio's start {start}")
         if isinstance(leg, VendorInvestment):
@@ -201,11 +217,13 @@ def _check_magnitudes(findings: _Findings, path: KeyPath, deal: Deal) -> None:
             _check_lowest(findings, (*here, "pue"), leg.pue, at_least=1.0)
 
 
-def _lowest(distribution: Distribution) -> float | None:
-    """None where a file cannot be read, which is a mistake of its own."""
+def _extremes(distribution: Distribution) -> tuple[float, float]:
+    """The lowest and highest value that can be drawn; NaN where a file cannot be read, which is a mistake of
+    its own.
+    """
     with suppress(OfftakeError):
-        return lowest(distribution)
-    return None
+        return lowest(distribution), highest(distribution)
+    return math.nan, math.nan
 
 
 def _check_lowest(
@@ -217,11 +235,8 @@ def _check_lowest(
     above: float | None = None,
 ) -> None:
     """A bound on the lowest value that can be drawn."""
-    least = _lowest(distribution)
-    if least is None:
-        return
     # As the kernels hold it.
-    least = float(np.float32(max(least, -3e38)))
+    least = float(np.float32(max(_extremes(distribution)[0], -3e38)))
     hint = "the tail goes on beyond the points; a min ends it" if isinstance(distribution, Quantiles) else ""
     if isinstance(distribution, Normal):
         hint = f"{REACH:g} standard deviations below the mean; truncnorm has a low"
@@ -279,9 +294,7 @@ def _check_buyer(findings: _Findings, study: Study) -> None:
     if buyer.target is not None and buyer.floor is not None and buyer.target < buyer.floor:
         findings.add((*path, "target"), f"is below the floor ({buyer.floor:g})")
     if buyer.on_distress == "defer" and (buyer.funding_limit is None or buyer.floor is None):
-        findings.warnings.append(
-            "portfolio.buyer.on_distress: defer has no effect without a floor and a funding_limit"
-        )
+        findings.warn((*path, "on_distress"), "defer has no effect without a floor and a funding_limit")
 
 
 def _check_world(findings: _Findings, world: World) -> None:
@@ -302,9 +315,19 @@ def _check_world(findings: _Findings, world: World) -> None:
         if factor.reversion and factor.level is None:
             findings.add((*path, "level"), "is required with reversion")
         if factor.bust is not None and world.regime is None:
-            findings.warnings.append(f"world.factors.{name}.bust: has no effect without world.regime")
+            findings.warn((*path, "bust"), "has no effect without world.regime")
+        _warn_of_rates(findings, path, factor)
     _check_loading(findings, ("world", "slip_loading"), world.slip_loading)
     _check_correlation(findings, world)
+
+
+def _warn_of_rates(findings: _Findings, path: KeyPath, factor: Factor) -> None:
+    growth = factor.growth
+    rates = {"growth": growth} if isinstance(growth, float | int) else {"growth.now": growth.now}
+    for name, rate in {**rates, "volatility": factor.volatility}.items():
+        if abs(rate) > _LARGEST_USUAL_RATE:
+            message = f"{rate:g} is {100 * rate:,.0f} % a year; is the unit right?"
+            findings.warn((*path, *name.split(".")), message)
 
 
 def _check_correlation(findings: _Findings, world: World) -> None:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from offtake.compile_world import event_threshold
-from offtake.deals import Commitment, Deal, Equity, Hosting, Power, Purchase, VendorInvestment, Warrants
+from offtake.deals import (
+    Commitment,
+    Deal,
+    Equity,
+    Hosting,
+    Power,
+    Purchase,
+    VendorInvestment,
+    Warrants,
+)
 from offtake.distributions import Distribution
 from offtake.ladder import Ladder, planned_ladder, planned_weight, quarters_between
 from offtake.quantiles import is_degenerate, lowest, quantile_table
@@ -89,7 +98,7 @@ def compile_deal(
     fixed_stretch = lowest(deal.stretch) if "stretch" not in random else 1.0
     segments, certain = _segments(deal, ladder, fixed_stretch)
     legs, templates = [], []
-    for role, leg_name, leg in _legs(deal):
+    for role, leg_name, leg in legs_of(deal):
         template, numbers = _LEGS[type(leg)](study, deal, ladder, leg, factor_number, fixed)
         for term in ("price", "pue"):
             if getattr(leg, term, None) is not None:
@@ -206,7 +215,7 @@ def _flags(study: Study, deal: Deal) -> dict[str, Any]:
     }
 
 
-def _legs(deal: Deal):
+def legs_of(deal: Deal) -> Iterator[tuple[str, str, Any]]:
     """Legs of a deal in a fixed order: what it pays, then what it receives, by kind and name."""
     for role, legs in (("pays", deal.pays), ("receives", deal.receives)):
         for name, leg in sorted(legs.items(), key=lambda item: (item[1].kind, item[0])):

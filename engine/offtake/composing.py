@@ -32,7 +32,7 @@ from omegaconf.errors import OmegaConfBaseException
 from offtake.errors import InputError, Mistake
 from offtake.layering import Composition, did_you_mean
 from offtake.overriding import apply_override, resolve_references
-from offtake.source_map import COMMAND_LINE, Document, read_yaml
+from offtake.source_map import COMMAND_LINE, Document, KeyPath, read_yaml
 
 RUN_OPTIONS = frozenset({"announced", "out", "report", "force"})
 """Top-level keys that say how to run, beside the study."""
@@ -202,7 +202,7 @@ def _compose(
             message = re.split(r"\n(?:To append to your default list|Config search path)", str(error))[
                 0
             ].strip()
-            composition.mistakes += _files_mistakes(repository) or [_not_composed(message)]
+            composition.mistakes += _files_mistakes(repository) or [_not_composed(message, repository)]
             return
     composition.mistakes += _files_mistakes(repository)
     if any(document.data is None for document in repository.documents.values()):
@@ -213,12 +213,31 @@ def _compose(
     resolve_references(composition)
 
 
-def _not_composed(message: str) -> Mistake:
-    """What Hydra's rules for choices find wrong; of a choice that is nowhere, how one is added."""
-    unknown = re.match(r"Could not override '([^']*)'", message)
-    if unknown is None:
-        return Mistake(COMMAND_LINE, "", message)
-    return Mistake(COMMAND_LINE, unknown[1], "is not chosen in this portfolio", f"+{unknown[1]}=… adds it")
+def _not_composed(message: str, repository: _Repository) -> Mistake:
+    """What Hydra's rules for choices find wrong, and what to do about it."""
+    if unknown := re.match(r"Could not override '([^']*)'", message):
+        return Mistake(
+            COMMAND_LINE, unknown[1], "is not chosen in this portfolio", f"+{unknown[1]}=… adds it"
+        )
+    if twice := re.match(r"Multiple values for ([^.]*)\. To override", message):
+        return Mistake(COMMAND_LINE, twice[1], "is chosen already", f"{twice[1]}=… chooses another")
+    if missing := re.match(r"In '([^']*)': Could not find '(?:([^']*)/)?([^'/]*)'", message):
+        return _not_found(repository, *missing.groups())
+    return Mistake(COMMAND_LINE, "", message)
+
+
+def _not_found(repository: _Repository, config: str, group: str | None, name: str) -> Mistake:
+    """A choice in a file's defaults list that is nowhere."""
+    options = repository.get_group_options(group or "")
+    hint = did_you_mean(name, options) or f"there are: {', '.join(options)}"
+    document = repository.documents.get(config)
+    location = COMMAND_LINE
+    if document is not None:
+        chosen = [item if isinstance(item, dict) else {"": item} for item in document.data["defaults"]]
+        places = [place for place, item in enumerate(chosen) if name in map(str, item.values())]
+        path: KeyPath = ("defaults", *places[:1])
+        location = document.marks[path].key
+    return Mistake(location, "defaults", f"no {group or 'file'} is named '{name}'", hint)
 
 
 def _files_mistakes(repository: _Repository) -> list[Mistake]:
@@ -268,13 +287,16 @@ def _group_choice(composition: Composition, repository: _Repository, override: O
     if value is None:
         if repository.config_exists(f"{group}/null"):
             override._value = QuotedString(text="null", quote=Quote.single)
+        else:
+            hint = f"{group}=[] chooses none" if group == "stress" else ""
+            composition.mistakes.append(Mistake(COMMAND_LINE, group, "must be a name, not null", hint))
         return override
     for name in value if isinstance(value, list) else [value]:
         if not isinstance(name, str) or not repository.config_exists(f"{group}/{name}"):
             options = repository.get_group_options(group)
             hint = did_you_mean(str(name), options) or f"there are: {', '.join(options)}"
             composition.mistakes.append(
-                Mistake(COMMAND_LINE, group, f"no {group} is named {str(name)!r}", hint)
+                Mistake(COMMAND_LINE, group, f"no {group.rpartition('/')[2]} is named {str(name)!r}", hint)
             )
     return override
 

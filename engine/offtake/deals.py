@@ -19,11 +19,12 @@ from offtake.quantities import (
     Gigawatts,
     Name,
     NonNegative,
-    NonNegativeWhole,
     Positive,
     PositiveWhole,
+    Quarters,
     Share,
     Terms,
+    WholeQuarters,
     listed,
 )
 
@@ -62,7 +63,7 @@ class Purchase(Terms):
     """Price, US$ bn per GW."""
     deposit: Share = 0.0
     """Share due `lead` quarters before delivery."""
-    lead: NonNegativeWhole = 0
+    lead: WholeQuarters = 0
     """Whole quarters between deposit and delivery."""
     escalator: Annotated[float, Field(gt=-1)] = 0.0
     """Price growth a year from own start."""
@@ -161,7 +162,7 @@ Receives = Annotated[Equity | VendorInvestment | Warrants, Field(discriminator="
 class Rung(Terms):
     """A step of the commitment ladder."""
 
-    after: NonNegative
+    after: Quarters
     """Quarters since own start."""
     gw: Gigawatts
     """GW online from then on, cumulative."""
@@ -196,7 +197,7 @@ class Cancellation(Terms):
     """Rate a year from quarter 0 to the end of service."""
     bust_multiplier: NonNegative = 1.0
     """Multiple of the hazard in a bust."""
-    notice: NonNegativeWhole = 0
+    notice: WholeQuarters = 0
     """Whole quarters from the decision to the end."""
     fee: Share = 0.0
     """Share of the take-or-pay money still owed at the end that is due then."""
@@ -217,7 +218,7 @@ class Extension(Terms):
     when: Literal["always", "never", "shortage"]
     threshold: NonNegative = 1.0
     """With `shortage`: extend when demand × threshold exceeds the compute online without this deal."""
-    quarters: NonNegativeWhole = 0
+    quarters: WholeQuarters = 0
     """Whole quarters added."""
     price: NonNegative = 1.0
     """Multiple of the old price."""
@@ -258,7 +259,7 @@ class Deal(Terms):
     """Rungs in the order of `after`."""
     shape: Literal["linear", "step"] = "linear"
     """How capacity grows between rungs."""
-    term: Positive | None = None
+    term: Annotated[Quarters, Field(gt=0)] | None = None
     """Quarters of service from own start; null for owned hardware."""
     life: PositiveWhole | None = None
     """Whole quarters of service after each delivery of owned chips; null for no retirement."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from offtake.announce import announced_totals
-from offtake.results import Result
+from offtake.results import Result, period
 from offtake.study import Study
 from offtake.summary import Row, wilson
 from offtake_kernels.kept import Kept
@@ -90,6 +90,23 @@ class Headline:
         for level in self.study.study.reach:
             found[f"reach_{level:g}"] = self.happens(f"reach_{level:g}")
         return found
+
+    def thresholds(self) -> list[dict[str, Any]]:
+        """The study's thresholds, a row for each quarter; period is None where a path has one number."""
+        summary, start = self.result.summary, self.result.start
+        chances = summary.threshold_statistics
+        return [
+            {
+                "metric": row.metric,
+                "op": row.op,
+                "level": row.level,
+                "period": None if row.quarter is None else period(start, row.quarter),
+                "probability": Number.of(probability, se),
+            }
+            for row, probability, se in zip(
+                summary.thresholds, chances["probability"], chances["se"], strict=True
+            )
+        ]
 
     def years(self) -> list[dict[str, Any]]:
         """Means by calendar year: levels in its last quarter, flows over its quarters."""
@@ -188,6 +205,7 @@ class Headline:
             "announced_bn": announced["announced_bn"],
             "totals": {key: number.plain() for key, number in self.totals().items()},
             "probabilities": {key: number.plain() for key, number in self.probabilities().items()},
+            "thresholds": [_plain_row(row) for row in self.thresholds()],
             "years": [_plain_row(row) for row in self.years()],
             "deals": [_plain_row(row) for row in self.deals()],
         }

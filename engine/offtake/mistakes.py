@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 import types
 import typing
+from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from offtake.deals import Deal
 from offtake.distributions import FAMILIES, Quantiles, Sampled
 from offtake.layering import Composition, did_you_mean
 from offtake.quantities import LARGEST_AMOUNT, LARGEST_GW
@@ -39,11 +43,38 @@ _BOUNDS = {
 # What a comma leaves of 14,000.0 inside { }.
 _THOUSANDS = re.compile(r"\d{3}(\.\d*)?")
 _FEW_KEYS = 12
+_REQUIRED_OF_A_DEAL = [name for name, field in Deal.model_fields.items() if field.is_required()]
+_DEALS = "portfolio", "deals"
+# Groups whose files say where in a study they belong.
+_WHOLE_GROUPS = "stress", "deal"
 
 
 def report(composition: Composition, errors: list[ErrorDetails]) -> list[KeyPath]:
-    """Add a mistake for each error; returns the key path of each, in the same order."""
+    """Add a mistake for each error, and one for a deal that is none; returns the key path of each error, in
+    the same order.
+    """
+    missing = Counter(error["loc"][:-1] for error in errors if error["type"] == "missing")
+    none = [path for path, keys in missing.items() if path[:2] == _DEALS and keys == len(_REQUIRED_OF_A_DEAL)]
+    for path in none:
+        deals = [name for name in composition.data["portfolio"]["deals"] if (*_DEALS, name) not in none]
+        hint = did_you_mean(str(path[2]), deals) or (f"there are: {', '.join(deals)}" if deals else "")
+        composition.mistake(path, f"no deal: it has no {', '.join(_REQUIRED_OF_A_DEAL)}", hint, of_key=True)
     return [_report_one(composition, error) for error in errors]
+
+
+def stand_in(data: Any, path: KeyPath) -> Any:
+    """A value that a required key takes, for what is wrong there; None where the key can be left out, or
+    where nothing simple fits.
+    """
+    field = _fields(data, path[:-1]).get(str(path[-1])) if path else None
+    if field is None or not field.is_required():
+        return None
+    kind = TypeAdapter(field.rebuild_annotation())
+    for value in (1.0, "2026-01-01", "a"):
+        with suppress(ValidationError):
+            kind.validate_python(value, strict=True)
+            return value
+    return None
 
 
 def _report_one(composition: Composition, error: ErrorDetails) -> KeyPath:
@@ -79,7 +110,7 @@ def _report_one(composition: Composition, error: ErrorDetails) -> KeyPath:
         message, hint = f"must be {_EXPECTED[kind]}, not {_said(value)}", _type_hint(kind, value)
     elif kind == "name":
         of_key = error["loc"][-1] == "[key]"
-    if not composition.is_mistaken(path):
+    if not (composition.is_mistaken(path) or (kind == "missing" and path[:-1] in composition.wrong)):
         composition.mistake(path, message, hint, of_key=of_key)
     return path
 
@@ -133,6 +164,8 @@ def _form_hint(value: Any) -> str:
 
 
 def _key_hint(key: str, known: list[str]) -> str:
+    if key in _WHOLE_GROUPS and "portfolio" in known:
+        return f"a file of {key}/ begins with the line '# @package _global_'"
     if _THOUSANDS.fullmatch(key):
         return "a comma begins another key; write 1,000 as 1000"
     few = len(known) <= _FEW_KEYS
@@ -140,14 +173,20 @@ def _key_hint(key: str, known: list[str]) -> str:
 
 
 def _known_keys(data: Any, path: KeyPath) -> list[str]:
-    """The keys that the type at `path` has."""
+    return list(_fields(data, path))
+
+
+def _fields(data: Any, path: KeyPath) -> Mapping[str, FieldInfo]:
+    """The keys that the type at `path` has; none where it is no mapping of fixed keys, or not known."""
     annotation: Any = Study
     node = data
     for part in path:
+        if part not in keys_of(node):
+            return {}
         annotation = _below(_alternative(annotation, node), part)
         node = node[part]
     model = _alternative(annotation, node)
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+    return model.model_fields if isinstance(model, type) and issubclass(model, BaseModel) else {}
 
 
 def _below(annotation: Any, part: str | int) -> Any:

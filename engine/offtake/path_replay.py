@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from offtake.compile import Compiled, compile_study
+from offtake.compile_deals import legs_of
 from offtake.errors import InputError, Mistake
 from offtake.results import period
 from offtake.study import MOST_PATHS, Study
@@ -26,18 +28,18 @@ class Replay:
     """
 
     path: int
-    periods: list[str]
-    quarters: dict[str, list[float | None]]
-    scalars: dict[str, float | None]
-    events: list[dict[str, Any]]
+    periods: list[str] = field(repr=False)
+    quarters: dict[str, list[float | None]] = field(repr=False)
+    scalars: dict[str, float | None] = field(repr=False)
+    events: list[dict[str, Any]] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """For JSON, which has no infinity: what is not finite is None."""
         return {
             "path": self.path,
             "periods": self.periods,
-            "quarters": self.quarters,
-            "scalars": self.scalars,
+            "quarters": {name: [_finite(value) for value in row] for name, row in self.quarters.items()},
+            "scalars": {name: _finite(value) for name, value in self.scalars.items()},
             "events": self.events,
         }
 
@@ -76,6 +78,10 @@ def replay(study: Study, path: int) -> Replay:
     return Replay(path, periods, quarters, scalars, log.events)
 
 
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
 def _value(row, nullable: bool) -> float | None:
     value = float(np.broadcast_to(np.asarray(row, np.float32), (1,))[0])
     return None if nullable and value == NONE else value + 0.0  # -0.0 is 0
@@ -93,7 +99,7 @@ class _Log:
             if "ends" in terms and _at(terms["ends"], row) < 0:
                 late = "ended_long_stop" in terms and bool(_at(terms["ended_long_stop"], row))
                 self._note(0, name, "is later than its long stop and ends" if late else "does not happen")
-            self._before |= dict.fromkeys(((name, key) for key, _ in self._happened(row, number)), True)
+            self._before |= dict.fromkeys(((name, key) for key, _ in self._happened(name, row, number)), True)
 
     def look(self, t: int) -> None:
         """Notes what changed in quarter t."""
@@ -131,22 +137,23 @@ class _Log:
             self._note(t, name, "is extended")
         if t < end <= t + 1 and start < end:
             self._note(t, name, "service ends")
-        for key, words in self._happened(row, number):
+        for key, words in self._happened(name, row, number):
             if (name, key) not in self._before:
                 self._before[name, key] = True
                 self._note(t, name, words)
 
-    def _happened(self, row: int, number: int) -> Iterator[tuple[str, str]]:
+    def _happened(self, name: str, row: int, number: int) -> Iterator[tuple[str, str]]:
         """Tranches whose milestone or vesting has been reached: a key, and words for it."""
-        state = self.tile.state["groups"][number]
-        for position, (leg, held) in enumerate(
-            zip(self.plan.groups[number].features.legs, state["legs"], strict=True)
-        ):
-            for kind, words in (("reached", "milestone of its"), ("vested", "vesting of its")):
-                for tranche, flags in enumerate(held.get(kind, ())):
+        held_by_leg = self.tile.state["groups"][number]["legs"]
+        legs = legs_of(self.study.portfolio.deals[name])
+        for (_, leg_name, leg), held in zip(legs, held_by_leg, strict=True):
+            # A conditional amount of equity has no tranches to name.
+            tranches = [f", tranche {tranche}" for tranche in getattr(leg, "tranches", ())] or [""]
+            for kind, words in (("reached", "milestone of"), ("vested", "vesting of")):
+                for tranche, flags in zip(tranches, held.get(kind, ()), strict=False):
                     if bool(_at(flags, row)):
-                        what = leg.kind.replace("_", " ")
-                        yield f"{position} {kind} {tranche}", f"{words} {what}, tranche {tranche + 1}"
+                        what = f"its {leg.kind.replace('_', ' ')} {leg_name}{tranche}"
+                        yield f"{leg_name} {kind}{tranche}", f"{words} {what}"
 
     def _planned(self, number: int, row: int) -> float:
         return float(self.plan.groups[number].parameters["start"][row, 0])

@@ -17,12 +17,15 @@ from offtake.checks import check
 from offtake.composing import RUN_OPTIONS, compose_named, compose_whole, portfolio_names
 from offtake.errors import InputError, Mistake
 from offtake.layering import Composition, did_you_mean
-from offtake.mistakes import report
+from offtake.mistakes import report, stand_in
 from offtake.quantities import Terms
-from offtake.source_map import Document, KeyPath, Mark, read_yaml
+from offtake.source_map import Document, KeyPath, Mark, keys_of, read_yaml
 from offtake.study import Study
 
 Source = str | Path | Mapping[str, Any]
+
+# What is wrong is replaced or removed at most so often, each time with what that leaves incomplete.
+_MOST_ATTEMPTS = 8
 
 
 class RunOptions(Terms):
@@ -63,6 +66,8 @@ def read(
     config_dir: str | Path | None = None,
 ) -> tuple[Study, RunOptions]:
     """As `load`, with the run's options; a source of None is the shipped default portfolio."""
+    if isinstance(overrides, str):
+        raise InputError([Mistake("study", "overrides", "must be a list of texts", f"[{overrides!r}]")])
     composition = compose(source, overrides, config_dir)
     study, options = _validated(composition)
     if announced or options.announced:
@@ -138,22 +143,39 @@ def _validated(composition: Composition) -> tuple[Study, RunOptions]:
 def _study_without_mistakes(composition: Composition, wrong: list[KeyPath]) -> Study | None:
     """Validate; report what is wrong, and validate again without it, so that the rest can be checked too."""
     data = composition.data
-    for attempt in range(4):
+    for attempt in range(_MOST_ATTEMPTS):
         try:
             return Study.model_validate(data)
         except ValidationError as error:
             errors = error.errors()
         if attempt == 0:
-            wrong += report(composition, errors)
+            paths = report(composition, errors)
             data = copy.deepcopy(data)
-            paths = wrong
         else:
-            scratch = Composition(composition.origin, data)
-            paths = report(scratch, errors)
-            wrong += paths
-        for path, detail in zip(list(paths), errors, strict=True):
-            _prune(data, path[:-1] if detail["type"] == "missing" else path)
+            paths = report(Composition(composition.origin, data), errors)
+        for path, detail in zip(paths, errors, strict=True):
+            _replace(data, path, is_missing=detail["type"] == "missing")
+        wrong += paths
     return None
+
+
+def _replace(data: Any, path: KeyPath, *, is_missing: bool) -> None:
+    """Put something that is valid in the place of what is wrong, or remove it, or what it is in."""
+    value = stand_in(data, path)
+    if value is None:
+        _prune(data, path[:-1] if is_missing or not _holds(data, path) else path)
+        return
+    for part in path[:-1]:
+        data = data[part]
+    data[path[-1]] = value
+
+
+def _holds(data: Any, path: KeyPath) -> bool:
+    for part in path:
+        if part not in keys_of(data):
+            return False
+        data = data[part]
+    return True
 
 
 def _prune(data: Any, path: KeyPath) -> None:

@@ -35,16 +35,23 @@ from offtake_kernels.quantile_table import REACH
 
 NODES = 513
 GRID = np.linspace(-REACH, REACH, NODES)
+_SMALLEST = 1e-30
 _P10 = float(special.ndtri(0.1))
 
 Table = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
-@np.errstate(over="ignore")
 def quantile_table(distribution: Distribution) -> Table:
     """Nodes z and values of a distribution's quantile function; one with a single value has two equal
-    nodes. Values beyond float64 are infinite.
+    nodes. Values beyond float64 are infinite, and those within 1e-30 of 0 are 0: not every device computes
+    with numbers as small as theirs would become.
     """
+    with np.errstate(over="ignore"):
+        z, value = _table(distribution)
+    return z, np.where(np.abs(value) < _SMALLEST, 0.0, value)
+
+
+def _table(distribution: Distribution) -> Table:
     if isinstance(distribution, float | int):
         return np.array([-REACH, REACH]), np.full(2, float(distribution))
     if isinstance(distribution, Quantiles):
@@ -68,6 +75,11 @@ def median(distribution: Distribution) -> float:
 def lowest(distribution: Distribution) -> float:
     """The lowest value that can be drawn, at a normal score of -6.5."""
     return float(quantile_table(distribution)[1][0])
+
+
+def highest(distribution: Distribution) -> float:
+    """The highest value that can be drawn, at a normal score of 6.5."""
+    return float(quantile_table(distribution)[1][-1])
 
 
 def is_degenerate(table: Table) -> bool:
@@ -131,17 +143,17 @@ def _from_tails(distribution):
 
 
 def _truncated_normal(distribution: TruncatedNormal):
-    """Inverse of the normal between its bounds, from the side on which their tails are small."""
+    """Inverse of the normal between its bounds, of logarithms: both may be far out in one tail."""
     low, high = (
         (bound - distribution.mean) / distribution.sd for bound in (distribution.low, distribution.high)
     )
-    side = -1.0 if low > 0 else 1.0
-    begin, end = special.ndtr(side * low), special.ndtr(side * high)
 
     def quantile(below, above):
-        score = side * special.ndtri(
-            np.where(below < 0.5, begin + below * (end - begin), end - above * (end - begin))
-        )
+        below, above = np.log(below), np.log(above)
+        lower = np.logaddexp(above + special.log_ndtr(low), below + special.log_ndtr(high))
+        upper = np.logaddexp(above + special.log_ndtr(-low), below + special.log_ndtr(-high))
+        # From the smaller tail, which is the accurate one.
+        score = np.where(lower < upper, special.ndtri_exp(lower), -special.ndtri_exp(upper))
         return np.clip(distribution.mean + distribution.sd * score, distribution.low, distribution.high)
 
     return quantile

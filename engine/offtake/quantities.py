@@ -22,6 +22,9 @@ LARGEST_AMOUNT = 1e6
 
 LARGEST_GW = 1e4
 
+LONGEST_QUARTERS = 10_000
+"""A time of a contract; no study is longer than 400 quarters."""
+
 
 class Terms(BaseModel):
     """Base of every type of the language: frozen, strict, no unknown keys, finite numbers only."""
@@ -79,6 +82,8 @@ def listed(value: Any) -> Any:
 Whole = Annotated[int, BeforeValidator(_whole)]
 NonNegativeWhole = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
 PositiveWhole = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
+Quarters = Annotated[float, Field(ge=0, le=LONGEST_QUARTERS)]
+WholeQuarters = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=LONGEST_QUARTERS)]
 Date = Annotated[datetime.date, BeforeValidator(_date)]
 Name = Annotated[str, BeforeValidator(_name), Field(json_schema_extra={"pattern": NAME_PATTERN})]
 NumberKey = Annotated[float, BeforeValidator(number_key)]

@@ -37,6 +37,7 @@ from offtake.checkpoints import (
 from offtake.columns import categories, finite, numbers, texts
 from offtake.errors import InputError, Mistake, OfftakeError
 from offtake.frame import Frame
+from offtake.metrics import METRICS
 from offtake.ratio import METRIC, unit_cost_of_means
 from offtake.summary import Row, Summary, ThresholdRow
 from offtake_kernels.kept import Kept
@@ -117,6 +118,10 @@ class Result:
         self.manifest = dict(manifest)
         self.config_yaml = config_yaml
         self.units = dict(units)
+
+    def __repr__(self) -> str:
+        paths = self.summary.tally.paths
+        return f"<Result of {paths:,} paths by {self.manifest['backend']}, {self.summary_hash[:12]}…>"
 
     @property
     def summary_hash(self) -> str:
@@ -302,7 +307,9 @@ class Result:
         """With a description of every column and, for the table, units and provenance in the metadata."""
         fields = []
         for column, values in columns.items():
-            documented = {"description": COLUMNS.get(column, column)}
+            documented = {"description": COLUMNS.get(column) or _described(column)}
+            if name == "thresholds" and column == "se":
+                documented = {"description": "standard error of the probability"}
             unit = self.units.get(column, self.units.get(column.rpartition(".")[2]))
             if column not in COLUMNS and unit is not None:
                 documented["unit"] = unit
@@ -361,7 +368,8 @@ def open_result(folder: str | Path) -> Result:
         except OSError as error:
             raise OfftakeError(f"cannot read {file} in {folder}: {error.strerror}") from error
         if hashlib.sha256(content[file]).hexdigest() != expected:
-            raise OfftakeError(f"{folder / file} is damaged: it is not what the run wrote")
+            message = f"{folder / file} is damaged: it is not what the run wrote"
+            raise OfftakeError(f"{message}; run the study again, with another out=")
     tally, kept, about = unpack(content[SUMMARY])
     summary = Summary(
         tally, [Row(**row) for row in about["rows"]], [ThresholdRow(**row) for row in about["thresholds"]]
@@ -389,12 +397,21 @@ def _unknown(metric: str, subject: str, asked: object, known: Sequence[object]) 
     if subject == "quarter":
         several = known != [None]
         message = f"{metric} has no quarter {asked}" if several else f"{metric} is one number a path"
+        if several and asked is None:
+            message = f"which quarter of {metric}?"
         hint = f"quarters are 0 to {len(known) - 1}" if several else "leave the quarter out"
         return InputError([Mistake("query", "quarter", message, hint)])
     near = difflib.get_close_matches(str(asked), [str(k) for k in known], n=1)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(str(k) for k in known[:20])}"
     message = f"which {subject} of {metric}?" if asked is None else f"no {subject} {asked!r}"
     return InputError([Mistake("query", subject, message, hint)])
+
+
+def _described(column: str) -> str:
+    """What a kept metric is; a deal's is named deal.metric."""
+    deal, _, name = column.rpartition(".")
+    found = next((metric.description for metric in METRICS if metric.name == name), column)
+    return f"{found}, of {deal}" if deal else found
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -16,6 +16,8 @@ def read_column(file: Path, column: str) -> NDArray[np.float64]:
 
     Raises OSError, and ValueError saying what is wrong with the content.
     """
+    import pyarrow.types as types
+
     if file.suffix == ".parquet":
         import pyarrow.parquet as parquet
 
@@ -30,6 +32,9 @@ def read_column(file: Path, column: str) -> NDArray[np.float64]:
         raise ValueError(f"has several columns '{column}'")
     if not table.num_rows:
         raise ValueError("has no rows")
+    kind = table.schema.field(column).type
+    if types.is_temporal(kind) or types.is_boolean(kind):
+        raise ValueError(f"column '{column}' holds {kind}, not numbers")
     try:
         values = table.column(column).to_numpy().astype(np.float64)
     except (TypeError, ValueError) as error:

@@ -23,12 +23,12 @@ from offtake.compile import Compiled, compile_study
 from offtake.errors import InputError, Mistake, NumericalError, OfftakeError, StoppedError
 from offtake.executors import Added, run_units
 from offtake.hal import backend_class, open_device, settle
-from offtake.hal.host import release_memory
+from offtake.hal.host import cores, memory_gib, release_memory
 from offtake.previous import computed, finished_before
 from offtake.progress import Progress, tracking
 from offtake.resolved import config_hash, config_yaml
 from offtake.results import Result, refuse_foreign_files
-from offtake.study import DeviceChoice, Study
+from offtake.study import DeviceChoice, Study, Until
 from offtake.summary import QUANTILES, Summary
 from offtake_kernels.kept import Kept
 from offtake_kernels.layout import Plan
@@ -45,6 +45,8 @@ _SECONDS_PER_DRAW = 30.0e-9
 _UNIT_BINS, _MERGED_BINS = 1_200, 1_900
 _UNIT_BIN_BYTES, _MERGED_BIN_BYTES = 64, 35
 _DEAL_ARRAYS, _FACTOR_ARRAYS, _RECORDED_QUARTERS = 20, 4, 4
+# Bytes of a number of a path that is kept whole: in its units, joined, and on the way to its file.
+_KEPT_BYTES = 14
 _LONGEST_SECONDS = 24 * 3600.0
 
 
@@ -62,18 +64,23 @@ def run(
 
     device: a name or a DeviceChoice instead of the study's. progress: True for a bar on stderr, or a
     callable of (paths done, paths in all). resume: go on with a stopped run in `out`. force: run what is
-    estimated to take more than a day, and report non-finite values without failing. workers: processes to
-    use at most where `executor.workers` is null and the study is worth them; spawning them imports the
-    caller's main module, which needs its `if __name__ == "__main__"`. Raises InputError, DeviceError,
-    StoppedError (Ctrl-C with `out`), NumericalError, OfftakeError.
+    estimated to take more than a day or more memory than there is, and report non-finite values without
+    failing. workers: processes to use at most where `executor.workers` is null and the study is worth them;
+    spawning them imports the caller's main module, which needs its `if __name__ == "__main__"`. Raises
+    InputError, DeviceError, StoppedError (Ctrl-C with `out`), NumericalError, OfftakeError.
     """
+    if not isinstance(study, Study):
+        message = f"must be what offtake.load returns, not {type(study).__name__}"
+        raise InputError([Mistake("study", "", message)])
+    if resume and out is None:
+        raise InputError([Mistake("study", "resume", "needs out=")])
     if workers < 1:
         raise InputError([Mistake("study", "workers", f"must be at least 1, not {workers}")])
     compiled = compile_study(study)
     text = config_yaml(study)
     study = _settled(study, _choice(study, device), compiled, workers)
-    seconds = _seconds(study, compiled, study.study.paths)
-    _refuse_endless(study, seconds, force)
+    if not force:
+        _refuse_unreasonable(study, compiled)
     manifest = _manifest(study)
     with ExitStack() as stack:
         store = None
@@ -122,8 +129,10 @@ def _run(
             "paths": collected.paths,
             "summary_hash": summary.summary_hash,
             **({"damaged": store.damaged} if store and store.damaged else {}),
+            **({"paths_resumed": collected.resumed} if collected.resumed else {}),
+            **({"precision": _precision(study, summary)} if study.study.until else {}),
             "seconds": round(seconds, 3),
-            "paths_per_second": round(collected.paths / seconds, 1),
+            "paths_per_second": round((collected.paths - collected.resumed) / seconds, 1),
             "status": "complete",
         }
         units = compiled.catalogue.units
@@ -155,7 +164,7 @@ def _summed(
         units = list(cut(begun, target, backend_class(study.device.name).most_units))
         begun = target
         progress.total(target)
-        for finished in _finish(study, compiled, units, store, collected.builder):
+        for finished in _finish(study, compiled, units, store, collected):
             # What simulating it took, before it is joined to the others.
             release_memory()
             collected.add(*finished)
@@ -164,7 +173,8 @@ def _summed(
             del finished
         summary = collected.summary()
         release_memory()
-        if _precise_enough(study, summary):
+        until = study.study.until
+        if until is not None and _relative_error(until, summary) <= until.rel_se:
             break
     return summary
 
@@ -177,14 +187,17 @@ def _failed(folder: Path | None, manifest: dict[str, Any]) -> None:
 
 
 class _Collected:
-    """The merged tally of finished units, each taken once by its first path, as they come."""
+    """The merged tally of finished units, each taken once by its first path, as they come.
+
+    paths: of these units; resumed: those of them that an earlier process had computed.
+    """
 
     def __init__(self, compiled: Compiled) -> None:
         self._compiled = compiled
         self.builder = TallyBuilder(compiled.plan.rows, compiled.plan.threshold_rows)
         self._kept: dict[int, Kept] = {}
         self._seen: set[int] = set()
-        self.paths = 0
+        self.paths = self.resumed = 0
 
     def add(self, unit: Unit, tally: Tally | None, kept: Kept | None) -> None:
         """tally: None for a unit that is in the builder."""
@@ -208,7 +221,7 @@ class _Collected:
 
 
 def _finish(
-    study: Study, compiled: Compiled, units: list[Unit], store: BlockStore | None, builder: TallyBuilder
+    study: Study, compiled: Compiled, units: list[Unit], store: BlockStore | None, collected: _Collected
 ) -> Iterator[Added]:
     """Units from the store first, then those still to run, each stored as it is finished.
 
@@ -220,11 +233,18 @@ def _finish(
             unit = wanted.get(saved.first_path)
             if unit is not None and unit.paths == saved.paths:
                 del wanted[saved.first_path]
+                collected.resumed += unit.paths
                 yield unit, saved.tally, saved.kept
     todo = list(wanted.values())
     stored = 0 if store is None else len(todo) - (study.study.until is None)
     finished = run_units(
-        compiled.plan, todo, study.study.keep_paths, study.device, study.executor, into=builder, apart=stored
+        compiled.plan,
+        todo,
+        study.study.keep_paths,
+        study.device,
+        study.executor,
+        into=collected.builder,
+        apart=stored,
     )
     for number, (unit, tally, kept) in enumerate(finished):
         if store is not None and tally is not None and number < stored:
@@ -243,20 +263,32 @@ def targets(study: Study) -> Iterator[int]:
             yield wanted
 
 
-def _precise_enough(study: Study, summary: Summary) -> bool:
-    """Whether every row of the `until` metric has a small enough relative standard error.
-
-    A row without any value has nothing to be known; one whose error cannot be told yet is not precise.
-    """
+def _precision(study: Study, summary: Summary) -> dict[str, Any]:
+    """What `until` asked for and what was reached; None where that is not known."""
     until = study.study.until
-    if until is None:
-        return True
+    assert until is not None
+    reached = _relative_error(until, summary)
+    return {
+        "metric": until.metric,
+        "statistic": until.statistic,
+        "rel_se": until.rel_se,
+        "reached": reached if np.isfinite(reached) else None,
+    }
+
+
+def _relative_error(until: Until, summary: Summary) -> float:
+    """The largest relative standard error of the `until` metric's rows; infinite where one is not known yet.
+
+    A row without any value has nothing to be known.
+    """
+    worst = 0.0
     for number, row in enumerate(summary.rows):
         if row.metric == until.metric and row.scope == "total":
             value, error = _estimate(summary, number, until.statistic)
-            if not np.isnan(value) and not error <= until.rel_se * abs(value):
-                return False
-    return True
+            if np.isnan(value) or error == 0.0:
+                continue
+            worst = max(worst, error / abs(value) if value and not np.isnan(error) else np.inf)
+    return worst
 
 
 def _estimate(summary: Summary, number: int, statistic: str) -> tuple[float, float]:
@@ -286,21 +318,37 @@ def estimate(study: Study, workers: int = 1) -> dict[str, Any]:
     """
     compiled = compile_study(study)
     plan = compiled.plan
-    paths = study.study.until.max_paths if study.study.until else study.study.paths
     study = _settled(study, study.device, compiled, workers)
-    launch = min(open_device(study.device).launch_paths(plan), paths)
+    paths = _most_paths(study)
     values = len(plan.quarter_series) * plan.quarters + len(plan.path_series)
     return {
         "paths": paths,
         "blocks": -(-paths // BLOCK_PATHS),
         "block_paths": min(BLOCK_PATHS, paths),
-        "units": len(list(cut(0, paths, backend_class(study.device.name).most_units))),
-        "workers": study.executor.workers,
-        "launch_paths": launch,
+        "units": _units(study),
+        "workers": _processes(study),
+        "launch_paths": _launch(study, plan),
         "recorded_values": values,
-        "memory_gib": round(_memory_gib(study, plan, launch), 2),
+        "memory_gib": round(_memory_gib(study, plan), 2),
         "seconds": round(_seconds(study, compiled, paths), 1),
     }
+
+
+def _most_paths(study: Study) -> int:
+    return study.study.until.max_paths if study.study.until else study.study.paths
+
+
+def _units(study: Study) -> int:
+    return len(list(cut(0, _most_paths(study), backend_class(study.device.name).most_units)))
+
+
+def _processes(study: Study) -> int:
+    """Workers that have something to do."""
+    return min(study.executor.workers or 1, _units(study))
+
+
+def _launch(study: Study, plan: Plan) -> int:
+    return min(open_device(study.device).launch_paths(plan), _most_paths(study))
 
 
 def _settled(study: Study, choice: DeviceChoice, compiled: Compiled, workers: int) -> Study:
@@ -324,32 +372,44 @@ def _numpy_seconds(compiled: Compiled, paths: int) -> float:
     return paths * plan.quarters * (recorded + stages)
 
 
-def _memory_gib(study: Study, plan: Plan, launch: int) -> float:
+def _memory_gib(study: Study, plan: Plan) -> float:
     """Memory of the host at the peak: of a process that runs units, or of workers and the one they report to.
 
     On a GPU, a launch's arrays are in its own memory besides.
     """
+    launch = _launch(study, plan)
     arrays = _DEAL_ARRAYS * len(plan.deal_names) + _FACTOR_ARRAYS * len(plan.world.names)
     arrays += _RECORDED_QUARTERS * len(plan.quarter_series)
     unit = plan.rows * min(launch, _UNIT_BINS) * _UNIT_BIN_BYTES
     merged = plan.rows * min(launch, _MERGED_BINS) * _MERGED_BIN_BYTES
-    backend = backend_class(study.device.name)
+    whole = sum(series.is_kept for series in plan.quarter_series) * plan.quarters + len(plan.path_series)
+    kept = min(study.study.keep_paths, _most_paths(study)) * whole * _KEPT_BYTES
+    backend, processes = backend_class(study.device.name), _processes(study)
     a_worker = backend.process_gib + (4 * launch * arrays + unit) / 2**30
-    workers = study.executor.workers or 1
-    parent = backend_class("numpy").process_gib + unit / 2**30 if workers > 1 else 0.0
-    return parent + workers * a_worker + merged / 2**30
+    parent = backend_class("numpy").process_gib + unit / 2**30 if processes > 1 else 0.0
+    return parent + processes * a_worker + (merged + kept) / 2**30
 
 
 def _seconds(study: Study, compiled: Compiled, paths: int) -> float:
-    """What a settled study's device needs with its workers."""
-    cores = backend_class(study.device.name).numpy_cores * (study.executor.workers or 1)
-    return _numpy_seconds(compiled, paths) / cores
+    """What a settled study's device needs with its workers, of which cores run at a time."""
+    at_a_time = min(_processes(study), cores())
+    return _numpy_seconds(compiled, paths) / (backend_class(study.device.name).numpy_cores * at_a_time)
 
 
-def _refuse_endless(study: Study, seconds: float, force: bool) -> None:
-    if seconds > _LONGEST_SECONDS and not force:
+def _refuse_unreasonable(study: Study, compiled: Compiled) -> None:
+    """Raises InputError for a study of more than a day, or of more memory than there is."""
+    mistakes, hint = [], "force=true runs it all the same"
+    seconds = _seconds(study, compiled, study.study.paths)
+    if seconds > _LONGEST_SECONDS:
         message = f"about {seconds / 3600:,.0f} hours for {study.study.paths:,} paths"
-        raise InputError([Mistake("study", "study.paths", message, "force=true runs it all the same")])
+        mistakes.append(Mistake("study", "study.paths", message, hint))
+    needed, there = _memory_gib(study, compiled.plan), memory_gib()
+    if needed > there:
+        key = "study.keep_paths" if study.study.keep_paths > BLOCK_PATHS else "executor.workers"
+        message = f"about {needed:,.0f} GiB of memory, and this machine has {there:,.0f}"
+        mistakes.append(Mistake("study", key, message, hint))
+    if mistakes:
+        raise InputError(mistakes)
 
 
 def _manifest(study: Study) -> dict[str, Any]:

@@ -12,21 +12,25 @@ from rich.table import Table
 from rich.text import Text
 
 from offtake.announce import announced_totals
+from offtake.console import WIDTH
 from offtake.headline import Headline, Number
 from offtake.results import Result
 from offtake.study import Study
 
-WIDTH = 80
 _MOST_DEALS = 16
+# From here on a number is shown by its first digits and a power of ten.
+_MANY = 1e9
 
 
 def print_summary(result: Result, study: Study, console: Console) -> None:
     """Years, chances, risks and the announced total beside the modelled one."""
     headline = Headline(result, study)
     manifest = result.manifest
+    before = manifest.get("paths_resumed", 0)
+    now = f", {manifest['paths'] - before:,} of them now" if before else ""
     _line(
         console,
-        f"{study.portfolio.name}: {manifest['paths']:,} paths in {manifest['seconds']:.1f} s "
+        f"{study.portfolio.name}: {manifest['paths']:,} paths{now} in {manifest['seconds']:.1f} s "
         f"on {manifest['backend']}",
     )
     _line(console, "Means ± standard error: levels of the last quarter, flows of the year.")
@@ -36,6 +40,7 @@ def print_summary(result: Result, study: Study, console: Console) -> None:
     _line(console, "compute and demand in million H100-equivalents; money in US$ bn")
     console.print(_years(headline, _MONEY), width=WIDTH)
     _chances(console, headline)
+    _thresholds(console, headline)
     _line(console, "")
     _line(console, "Deals, those expected to miss most GW first (of spend, ± is an upper bound):")
     console.print(_risks(headline), width=WIDTH)
@@ -56,6 +61,8 @@ def show(number: Number, digits: int | None = None) -> str:
     """A value with its standard error, to the error's precision: 12.34 ±0.05."""
     if number.value is None:
         return "–"
+    if abs(number.value) >= _MANY:
+        return f"{number.value:.3g}" + ("" if number.se is None else f" ±{number.se:.1g}")
     if digits is None:
         digits = 0 if abs(number.value) >= 100 else 1 if abs(number.value) >= 10 else 2
     if number.se is None:
@@ -116,6 +123,21 @@ def _chances(console: Console, headline: Headline) -> None:
         for key, label in (("p50", "median"), ("p95", "95 %"))
     )
     _line(console, f"Peak funding: {funding}. Lowest cash, 5 %: {show(totals['min_cash_p05'])}.")
+
+
+def _thresholds(console: Console, headline: Headline) -> None:
+    """The study's own: one of every quarter by the quarter in which it is likeliest."""
+    likeliest: dict[tuple[str, str, float], dict[str, Any]] = {}
+    for row in headline.thresholds():
+        known = likeliest.setdefault((row["metric"], row["op"], row["level"]), row)
+        if row["probability"].value > known["probability"].value:
+            likeliest[row["metric"], row["op"], row["level"]] = row
+    if likeliest:
+        _line(console, "Thresholds of the study, each in the quarter in which it is likeliest:")
+    for row in likeliest.values():
+        when = f" in {row['period']}" if row["period"] and row["probability"].value else ""
+        what = f"{row['metric']} {row['op']} {row['level']:g}{when}"
+        _line(console, f"{percent(row['probability']):>16}  {what}")
 
 
 def _risks(headline: Headline) -> Table:

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from offtake.benchmark import label
+from offtake.console import WIDTH
 
-_WIDTH = 80
 _BILLION = 1e9
 
 
@@ -27,8 +27,8 @@ def print_bench(found: dict[str, Any], dollars: float | None, console: Console) 
     )
     for kind, devices in kinds(found).items():
         _line(console, f"{', '.join(devices)}: {kind}")
-    console.print(_speed(found), width=_WIDTH)
-    console.print(_limits(found, dollars), width=_WIDTH)
+    console.print(_speed(found), width=WIDTH)
+    console.print(_limits(found, dollars), width=WIDTH)
     _line(console, "Limit: paths/s by what it does of each kind of work with nothing else to do.")
     if _has_energy(found):
         _line(console, "J/1e6: joules of the GPU for a million paths.")
@@ -52,7 +52,7 @@ def print_comparison(
         ratio = row["ratio"]
         cells = (rate_text(row[side]["median"]) for side in ("first", "second"))
         table.add_row(row["device"], *cells, *(f"{ratio[key]:.2f}" for key in ("median", "least", "most")))
-    console.print(table, width=_WIDTH)
+    console.print(table, width=WIDTH)
 
 
 def rate_text(rate: float) -> str:
@@ -128,5 +128,5 @@ def _table(*headings: str) -> Table:
 
 
 def _line(console: Console, text: str) -> None:
-    for part in textwrap.wrap(text, _WIDTH):
-        console.print(Text(part), width=_WIDTH, highlight=False)
+    for part in textwrap.wrap(text, WIDTH):
+        console.print(Text(part), width=WIDTH, highlight=False)

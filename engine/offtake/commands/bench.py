@@ -7,8 +7,8 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from offtake.checkpoints import prepare_folder, write_atomically
 from offtake.commands.inspect import add_study_arguments, command_parser, one_study
 from offtake.errors import InputError, Mistake
 
@@ -36,8 +36,8 @@ def bench(arguments: Sequence[str]) -> int:
         "--json", type=Path, metavar="FILE", help="write the figures here, for `bench compare`"
     )
     given = parser.parse_intermixed_args(list(arguments))
-    if given.json is not None and not given.json.absolute().parent.is_dir():
-        raise InputError([Mistake("--json", "", f"{given.json.parent} is no folder")])
+    if given.json is not None:
+        _refuse_unwritable(given.json)
     study = one_study(given)
     if study.device.name == "null":
         message = "null computes nothing that could be timed"
@@ -49,7 +49,8 @@ def bench(arguments: Sequence[str]) -> int:
     with Terminal(stderr=True).status("", spinner="line") as status:
         found = measure(study, given.seconds, status.update)
     if given.json is not None:
-        _write(found, given.json)
+        write_atomically(given.json, (json.dumps(found, indent=1) + "\n").encode())
+        print(f"{given.json} written", file=sys.stderr)
     print_bench(found, given.dollars, Terminal())
     return 0
 
@@ -78,12 +79,13 @@ def _compare(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _write(found: dict[str, Any], file: Path) -> None:
-    """Whole or not at all."""
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    part.replace(file)
-    print(f"{file} written", file=sys.stderr)
+def _refuse_unwritable(file: Path) -> None:
+    """Raises InputError or OfftakeError before anything is measured in vain."""
+    if not file.absolute().parent.is_dir():
+        raise InputError([Mistake("--json", "", f"{file.parent} is no folder")])
+    if file.is_dir():
+        raise InputError([Mistake("--json", "", f"{file} is a folder, not a file")])
+    prepare_folder(file.absolute().parent)
 
 
 def _positive(text: str) -> float:

@@ -43,8 +43,10 @@ def replay(arguments: Sequence[str]) -> int:
         message = "has another study than the one that was run"
         hint = "the file has been edited since, or a file of samples, or offtake is another version"
         raise InputError([Mistake(str(config), "", message, hint)])
-    if given.path >= manifest["paths"]:
-        message = f"the run has paths 0 to {manifest['paths'] - 1}, not {given.path}"
+    # One that did not end may have gone on for its precision.
+    paths = max(manifest["paths"], manifest.get("paths_done", 0))
+    if given.path >= paths:
+        message = f"the run has paths 0 to {paths - 1}, not {given.path}"
         raise InputError([Mistake("command line", "--path", message)])
     replayed = replay_path(study, path=given.path)
     if given.json:

@@ -7,19 +7,20 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra._internal.utils import get_args_parser
+from hydra.errors import HydraException
 
 from offtake._version import __version__
 from offtake.composing import for_hydra
 from offtake.errors import InputError, Mistake, OfftakeError, StoppedError
 from offtake.interrupts import terminated_like_interrupted
-from offtake.portfolio import RunOptions, read
+from offtake.portfolio import RunOptions, compose, read
 from offtake.source_map import COMMAND_LINE, read_yaml
 from offtake.study import Study
 
@@ -79,6 +80,10 @@ def run(arguments: Sequence[str]) -> int:
     if len(files) > 1:
         raise InputError([Mistake(COMMAND_LINE, "", f"one study at a time, not {' and '.join(files)}")])
     source = files[0] if files else None
+    if given.multirun and given.resume and not any(text.startswith("out=") for text in overrides):
+        raise InputError([Mistake(COMMAND_LINE, "--resume", "needs out=DIR")])
+    if given.multirun and (given.cfg or given.info):
+        raise InputError([Mistake(COMMAND_LINE, "-m", "is not for --cfg or --info", "give one point")])
     if _is_hydras(given, overrides):
         return _through_hydra(given, source, overrides)
     study, options = read(source, overrides, config_dir=given.config_dir)
@@ -117,6 +122,7 @@ def _run_one(study: Study, options: RunOptions, given: argparse.Namespace) -> in
         raise StoppedError(f"stopped; {kept}") from None
     for damaged in result.manifest.get("damaged", []):
         print(f"warning: {damaged}", file=sys.stderr)
+    _warn_of_precision(result.manifest)
     if given.json:
         from offtake.headline import Headline
 
@@ -127,6 +133,19 @@ def _run_one(study: Study, options: RunOptions, given: argparse.Namespace) -> in
 
         print_summary(result, study, Terminal())
     return 0
+
+
+def _warn_of_precision(manifest: Mapping[str, Any]) -> None:
+    """Says so where `study.until` was not reached."""
+    precision = manifest.get("precision", {"rel_se": 0.0, "reached": 0.0})
+    if precision["reached"] is not None and precision["reached"] <= precision["rel_se"]:
+        return
+    reached = "is not known" if precision["reached"] is None else f"is {precision['reached']:.2g}"
+    print(
+        f"warning: study.until: after {manifest['paths']:,} paths the relative standard error of "
+        f"{precision['metric']}, {precision['statistic']}, {reached}; {precision['rel_se']:g} was asked for",
+        file=sys.stderr,
+    )
 
 
 def _print_plan(study: Study, *, as_json: bool) -> None:
@@ -151,6 +170,10 @@ def _through_hydra(given: argparse.Namespace, source: str | None, overrides: Seq
     """Let Hydra do what is Hydra's; each point of a sweep comes back to `_point`."""
     import hydra
 
+    if given.cfg and not given.multirun:
+        composed = compose(source, overrides, given.config_dir)
+        if composed.mistakes:
+            raise InputError(composed.mistakes)
     # With --shell-completion the arguments say what to do (install=bash), not what to run.
     rewritten = list(overrides) if given.shell_completion else for_hydra(overrides, given.config_dir)
     if given.multirun:
@@ -174,6 +197,11 @@ def _through_hydra(given: argparse.Namespace, source: str | None, overrides: Seq
             if error not in said:
                 raise
             return error.exit_code
+        except HydraException as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError([Mistake(COMMAND_LINE, "", reason)]) from None
+        except PermissionError as error:
+            raise OfftakeError(f"cannot write {error.filename}: {error.strerror}") from None
     return 0
 
 
@@ -201,7 +229,11 @@ def _point(given: argparse.Namespace, source: str | None, said: list[OfftakeErro
         return _run_one(study, options, given)
     except OfftakeError as error:
         if sweep and isinstance(error, StoppedError):
-            raise _SweepStopped(StoppedError(f"point {settings.job.num} {error}")) from None
+            # Hydra names a folder by the time where none is given.
+            named = any(text.startswith("hydra.sweep.dir=") for text in settings.overrides.hydra)
+            resume = "--resume" if named else f"out={settings.sweep.dir} --resume"
+            message = f"point {settings.job.num} {str(error).replace('--resume', resume)}"
+            raise _SweepStopped(StoppedError(message)) from None
         if sweep:
             print(f"point {settings.job.num} failed: {error}", file=sys.stderr)
             said.append(error)

@@ -24,12 +24,12 @@ def cores() -> int:
 
 def processor() -> dict[str, Any]:
     """This machine's processor: kind, cores and memory_gib."""
-    return {"kind": _processor_name(), "cores": cores(), "memory_gib": round(_memory_gib(), 1)}
+    return {"kind": _processor_name(), "cores": cores(), "memory_gib": round(memory_gib(), 1)}
 
 
 def workers() -> int:
     """Worker processes that this machine has cores and memory for."""
-    return max(1, min(cores(), int(_memory_gib() / _WORKER_GIB)))
+    return max(1, min(cores(), int(memory_gib() / _WORKER_GIB)))
 
 
 def release_memory() -> None:
@@ -40,7 +40,8 @@ def release_memory() -> None:
             trim(0)
 
 
-def _memory_gib() -> float:
+def memory_gib() -> float:
+    """Memory of this machine, or what its container is allowed."""
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     allowed = _limit("memory.max")[0]
     return min(present, int(allowed)) / 2**30 if allowed else present / 2**30
