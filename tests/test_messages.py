@@ -12,7 +12,7 @@ import pytest
 from offtake.correlation import correlation_matrix
 from offtake.distributions import Sampled
 from offtake.errors import InputError, Mistake
-from offtake.portfolio import load
+from offtake.portfolio import load, read
 
 EXAMPLE = Path(__file__).parent / "data" / "example.yaml"
 EXAMPLE_TEXT = EXAMPLE.read_text(encoding="utf-8")
@@ -857,3 +857,108 @@ def test_a_damaged_study_is_refused_with_a_message_and_never_crashes(tmp_path, s
     except InputError as error:
         found = error.mistakes or (Mistake("nowhere", "", "an error without a mistake"),)
     assert all(mistake.location.startswith(str(tmp_path)) for mistake in found)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"quarters: 8": "quarters: 28.5"},
+        {"  start: 2026-01-01\n  quarters": "  start: 2026-7-1\n  quarters"},
+        {"kind: commitment": "kind: comitment"},
+        {"kind: commitment, ": ""},
+        {"after: 0, gw: 0.2": "after: 0, gw: lots"},
+        {"quarters: 8": "quarters: 28.5", "supplier: acme": "supplier: 1", "kind: commitment": "kind: x"},
+    ],
+    ids=str,
+)
+def test_a_wrong_required_key_hides_no_mistake_of_others(damage, tmp_path):
+    """The other mistake is one between keys, which are looked at once the keys are valid by themselves."""
+    text = SMALL.replace("hardware: gb300", "hardware: gb301", 1)
+    for right, wrong in damage.items():
+        assert right in text, right
+        text = text.replace(right, wrong, 1)
+    (tmp_path / "study.yaml").write_text(text)
+    found = said(tmp_path / "study.yaml")
+    assert len(found) == 1 + len(damage), found
+    assert any("no hardware is named 'gb301'; did you mean 'gb300'?" in line for line in found)
+
+
+def test_a_name_that_is_no_deal_is_one_mistake():
+    found = said("demo", ["world=demo", "stress=nvidia_delay"])
+    assert len(found) == 3
+    assert found[0].endswith(
+        "portfolio.deals.nvidia: no deal: it has no supplier, layer, start, ladder;"
+        " there are: cloud, chips, campus"
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "overrides", "expected"),
+    [
+        (
+            {"portfolio/own.yaml": "defaults:\n  - demo\n  - /deal@deals.mine: clod\nname: own\n"},
+            ["portfolio=own"],
+            "own.yaml:3:5: defaults: no deal is named 'clod'; there are: ",
+        ),
+        (
+            {"portfolio/own.yaml": "defaults: [dmo]\nname: own\n"},
+            ["portfolio=own"],
+            "own.yaml:1:12: defaults: no portfolio is named 'dmo'; did you mean 'demo'?",
+        ),
+        (
+            {"stress/own.yaml": "portfolio: {quarters: 5}\n"},
+            ["portfolio=demo", "stress=own"],
+            "stress: unknown key; a file of stress/ begins with the line '# @package _global_'",
+        ),
+        ({}, ["+stress=grid_delay"], "command line: stress: is chosen already; stress=… chooses another"),
+        ({}, ["stress=null"], "command line: stress: must be a name, not null; stress=[] chooses none"),
+    ],
+)
+def test_choices_that_are_nowhere_say_where_they_stand(tmp_path, files, overrides, expected):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with pytest.raises(InputError) as caught:
+        read(None, overrides, config_dir=tmp_path)
+    assert expected in str(caught.value)
+    assert len(caught.value.mistakes) == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("portfolio.deals.acme.term=1e5", "term: must be at most 10000, not 100000"),
+        ("portfolio.deals.acme.ladder.full.after=20000", "after: must be at most 10000, not 20000"),
+        ("portfolio.deals.acme.slip=2e6", "slip: must be at most 10,000 quarters, but goes up to 2e+06"),
+        (
+            "portfolio.deals.acme.slip={quantiles: {0.1: 0, 0.5: 5000}}",
+            "but goes up to 3.04e+04; the tail goes on beyond the points; a max ends it",
+        ),
+    ],
+)
+def test_times_beyond_every_study_are_refused(study_file, override, message):
+    assert message in str(said(study_file(), [override]))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("world.factors.demand.growth=40", "demand.growth: 40 is 4,000 % a year; is the unit right?"),
+        (
+            "world.factors.revenue.volatility=20",
+            "revenue.volatility: 20 is 2,000 % a year; is the unit right?",
+        ),
+        ("portfolio.deals.acme.start=2005-01-01", "acme.term: ends before the study begins"),
+        ("portfolio.buyer.on_distress=defer", "portfolio.buyer.on_distress: defer has no effect without"),
+        ("+world.factors.demand.bust={jump: -0.1}", "demand.bust: has no effect without world.regime"),
+    ],
+)
+def test_what_is_probably_meant_otherwise_is_warned_about(study_file, override, message):
+    (warning,) = load(study_file(), [override]).warnings
+    assert re.match(r"command line: |study\.yaml:\d+:\d+: ", warning)
+    assert message in warning
+
+
+def test_overrides_are_a_list():
+    with pytest.raises(InputError, match=r"overrides: must be a list of texts; \['study.paths=5'\]"):
+        load("demo", "study.paths=5")

@@ -228,6 +228,16 @@ def test_precision_can_stop_a_study():
     assert whole.summary.tally.digest() == result.summary.tally.digest()
 
 
+@pytest.mark.parametrize(("wanted", "reached"), [(0.5, True), (1e-6, False)])
+def test_a_run_says_how_precise_it_became(wanted, reached):
+    until = {"metric": "total_spend", "statistic": "mean", "rel_se": wanted, "max_paths": 2000}
+    result = offtake.run(_study(settings={"paths": 1000, "until": until}))
+    precision = result.manifest["precision"]
+    error = statistic(result, "se", "total_spend") / statistic(result, "mean", "total_spend")
+    assert precision["reached"] == pytest.approx(error, rel=1e-12)
+    assert (precision["reached"] <= precision["rel_se"] == wanted) == reached
+
+
 def test_an_unknown_error_is_not_precision():
     """With 2 paths no quantile has an error yet: the study goes on until it has."""
     until = {"metric": "total_spend", "statistic": "p90", "rel_se": 0.9, "max_paths": 4096}

@@ -39,6 +39,27 @@ def test_families_agree_with_scipy_stats_in_both_tails(written, exact):
     assert z[-1] == REACH
 
 
+@pytest.mark.parametrize("side", [1, -1])
+@pytest.mark.parametrize("far", [37.5, 38.0, 45.0, 400.0])
+def test_a_normal_truncated_far_out_is_an_exponential_from_the_nearer_end(far, side):
+    """Mills: beyond x the density falls by e in 1/x, nearly."""
+    low, high = sorted((side * far, side * (far + 5.0)))
+    written = {"dist": "truncnorm", "mean": 0.0, "sd": 1.0, "low": low, "high": high}
+    z, value = quantile_table(D.validate_python(written))
+    excess = np.abs(value[::side] - side * far)
+    np.testing.assert_allclose(excess, -np.log(special.ndtr(-z)) / far, rtol=0.03, atol=1e-9)
+    assert low <= value[0]
+    assert value[-1] <= high
+
+
+def test_what_is_too_small_for_every_device_is_zero():
+    _, value = quantile_table(D.validate_python({"dist": "gamma", "shape": 0.1, "scale": 2.0}))
+    assert value[0] == 0.0
+    assert value[value > 0].min() >= 1e-30
+    _, value = quantile_table(D.validate_python({"dist": "uniform", "low": -1e-31, "high": 1.0}))
+    assert value[0] >= 0.0
+
+
 def test_lognormal_by_its_quantiles():
     z, value = quantile_table(D.validate_python({"dist": "lognormal", "p10": 1.0, "p90": 9.0}))
     np.testing.assert_allclose(np.interp(special.ndtri([0.1, 0.9]), z, value), [1.0, 9.0], rtol=1e-4)

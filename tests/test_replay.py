@@ -10,6 +10,7 @@ from simple import deal, path, quarter_date, study
 
 import offtake
 from offtake import cli
+from offtake.checkpoints import read_manifest, write_manifest
 from offtake.terminal import print_replay
 
 
@@ -77,3 +78,46 @@ def test_an_edited_configuration_is_not_replayed(tmp_path, capsys):
     config.write_text(config.read_text().replace("seed: 7", "seed: 8"))
     assert cli.main(["replay", str(tmp_path), "--path", "0"]) == 2
     assert "the file has been edited since, or a file of samples" in capsys.readouterr().err
+
+
+def test_tranches_have_the_names_of_their_legs():
+    tranches = {"early": {"gw": 0.5, "amount": 1.0}, "late": {"gw": 1.0, "amount": 2.0}}
+    received = {
+        "beta": {"kind": "vendor_investment", "tranches": {"only": {"gw": 1.0, "amount": 5.0}}},
+        "alpha": {"kind": "vendor_investment", "tranches": tranches},
+        "stake": {"kind": "equity", "amount": 1.0, "conditional": {"gw": 1.0, "amount": 1.0}},
+        "warrant": {
+            "kind": "warrants",
+            "share": "ai_equity",
+            "expiry": "2030-01-01",
+            "tranches": {"first": {"gw": 1.0, "hurdle": 0.5, "shares": 1.0, "strike": 0.1}},
+        },
+    }
+    ladder = {"half": {"after": 0, "gw": 0.5}, "all": {"after": 2, "gw": 1.0}}
+    told = _events(path({"a": deal(ladder=ladder, shape="step", receives=received)}))
+    assert [(t, event) for t, _, event in told if " of its " in event] == [
+        (0, "milestone of its vendor investment alpha, tranche early"),
+        (2, "milestone of its equity stake"),
+        (2, "milestone of its vendor investment alpha, tranche late"),
+        (2, "milestone of its vendor investment beta, tranche only"),
+        (2, "milestone of its warrants warrant, tranche first"),
+        (2, "vesting of its warrants warrant, tranche first"),
+    ]
+
+
+def test_a_path_that_is_not_finite_is_json(tmp_path, capsys):
+    made = study({"a": deal()}, buyer={"cash": 1.0}, factors={"revenue": {"initial": 1e38, "growth": 3.0}})
+    offtake.run(made, out=tmp_path, device="numpy", force=True)
+    assert cli.main(["replay", str(tmp_path), "--path", "0", "--json"]) == 0
+    cash = json.loads(capsys.readouterr().out)["quarters"]["cash"]
+    assert None in cash
+    assert cash[0] is not None
+
+
+def test_a_path_that_a_run_reached_before_it_failed_can_be_replayed(tmp_path, capsys):
+    offtake.run(study({"a": deal()}, settings={"paths": 30}), out=tmp_path, device="numpy")
+    manifest = {**read_manifest(tmp_path), "paths": 30, "paths_done": 60, "status": "failed"}
+    write_manifest(tmp_path, manifest)
+    assert cli.main(["replay", str(tmp_path), "--path", "59"]) == 0
+    assert cli.main(["replay", str(tmp_path), "--path", "60"]) == 2
+    assert "the run has paths 0 to 59, not 60" in capsys.readouterr().err

@@ -133,6 +133,19 @@ def test_another_content_is_another_study(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (["2026-01-01", "2026-01-03"], "date32"),
+        (["2026-01-01T00:00:00"], "timestamp"),
+        (["true", "false"], "bool"),
+    ],
+)
+def test_what_only_looks_like_numbers_is_refused(tmp_path, values, kind):
+    with pytest.raises(InputError, match=f"column 'x' holds {kind}.*, not numbers"):
+        _study(_written(tmp_path / "draws.csv", *values))
+
+
+@pytest.mark.parametrize(
     ("numbers", "message"),
     [
         (["1", "abc"], r"column 'x' holds something that is not a number: .*'(1|abc)'"),

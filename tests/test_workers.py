@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 import offtake
-from offtake import executors, workers
+from offtake import executors, simulate, workers
 from offtake.blocks import BLOCK_PATHS, Unit
 from offtake.compile import compile_study
-from offtake.errors import DeviceError, OfftakeError
+from offtake.errors import DeviceError, InputError, OfftakeError
 from offtake.hal import host
 from offtake.hal.numpy_device import NumpyDevice
 from offtake.simulate import estimate
@@ -54,7 +54,8 @@ def test_workers_have_memory(gib, expected, tmp_path, monkeypatch):
         (["device=numpy", "study.paths=1e7"], 8, 8),
         (["device=numpy", "study.paths=1e7"], 1, 1),
         (["device=numpy", "study.paths=1e4"], 8, 1),
-        (["device=numpy", "study.paths=1e4", "executor.workers=3"], 8, 3),
+        (["device=numpy", "study.paths=1e6", "executor.workers=3"], 8, 3),
+        (["device=numpy", "study.paths=1e4", "executor.workers=3"], 8, 1),  # of one unit
         (["device=null", "study.paths=1e7"], 8, 1),
         (["device=jax", "study.paths=1e7"], 8, 8),
         (["device=jax", "study.paths=1e5"], 8, 1),
@@ -64,10 +65,38 @@ def test_as_many_workers_as_a_study_is_worth(overrides, most, expected):
     assert estimate(offtake.load("openai", overrides), most)["workers"] == expected
 
 
-def test_auto_knows_how_many_cores_numpy_has():
+def test_auto_knows_how_many_cores_numpy_has(monkeypatch):
     study = offtake.load("openai", ["study.paths=2e6"])
+    monkeypatch.setattr(simulate, "cores", lambda: 64)
     assert estimate(study, 1)["workers"] == 1
     assert estimate(study, 64)["seconds"] < 60
+
+
+def test_workers_beyond_units_and_cores_are_neither_time_nor_memory(monkeypatch):
+    study = offtake.load("demo", ["world=demo", "device=numpy", "study.paths=1e6", "executor.workers=500"])
+    monkeypatch.setattr(simulate, "cores", lambda: 2)
+    few = offtake.load("demo", ["world=demo", "device=numpy", "study.paths=1e6", "executor.workers=16"])
+    assert estimate(study)["workers"] == estimate(study)["units"] == 16
+    assert estimate(study) == estimate(few)
+    two = offtake.load("demo", ["world=demo", "device=numpy", "study.paths=1e6", "executor.workers=2"])
+    assert estimate(few)["seconds"] == estimate(two)["seconds"]
+
+
+def test_paths_kept_whole_are_memory():
+    def memory(kept: str) -> float:
+        study = ["world=demo", "device=numpy", "study.paths=1e6", f"study.keep_paths={kept}"]
+        return estimate(offtake.load("demo", study))["memory_gib"]
+
+    # Numbers of a path: 21 metrics of 24 quarters and 36 of the path.
+    assert memory("1e6") - memory("1") == pytest.approx(1e6 * (21 * 24 + 36) * 14 / 2**30, abs=0.02)
+
+
+def test_a_study_of_more_memory_than_there_is_is_refused(monkeypatch):
+    study = offtake.load("demo", ["world=demo", "device=numpy", "study.paths=100", "study.keep_paths=1e8"])
+    monkeypatch.setattr(simulate, "memory_gib", lambda: 0.01)
+    with pytest.raises(InputError, match=r"executor\.workers|study\.keep_paths: about .* GiB of memory"):
+        offtake.run(study)
+    assert offtake.run(study, force=True).summary_hash
 
 
 def _workers_used(monkeypatch) -> list[int]:

@@ -123,10 +123,9 @@ def _check_start(findings: _Findings, path: KeyPath, deal: Deal, portfolio: Port
         message = f"may begin more than {_MOST_HISTORY} quarters before the study"
         findings.add((*path, "start"), message, "look at its slip, too")
     if most > LONGEST_QUARTERS:
+        message = f"must be at most {LONGEST_QUARTERS:,} quarters, but goes up to {most:.3g}"
         hint = "the tail goes on beyond the points; a max ends it" if isinstance(deal.slip, Quantiles) else ""
-        findings.add(
-            (*path, "slip"), f"must be at most {LONGEST_QUARTERS:,}, but goes up to {most:.3g}", hint
-        )
+        findings.add((*path, "slip"), message, hint)
 
 
 def _check_lifecycle(findings: _Findings, path: KeyPath, deal: Deal) -> None:

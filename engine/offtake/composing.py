@@ -221,7 +221,7 @@ def _not_composed(message: str, repository: _Repository) -> Mistake:
         )
     if twice := re.match(r"Multiple values for ([^.]*)\. To override", message):
         return Mistake(COMMAND_LINE, twice[1], "is chosen already", f"{twice[1]}=… chooses another")
-    if missing := re.match(r"In '([^']*)': Could not find '(?:([^']*)/)?([^'/]*)'", message):
+    if missing := re.match(r"In '([^']*)': Could not (?:find|load) '(?:([^']*)/)?([^'/]*)'", message):
         return _not_found(repository, *missing.groups())
     return Mistake(COMMAND_LINE, "", message)
 
