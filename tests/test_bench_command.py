@@ -216,6 +216,12 @@ def test_bench_finds_the_folder_before_it_measures(tmp_path, capsys):
     assert capsys.readouterr().err == f"--json: {tmp_path}/no is no folder\n"
 
 
+def test_bench_finds_that_a_file_cannot_be_written_before_it_measures(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("offtake.benchmark.measure", None)
+    assert cli.main(["bench", *SMALL, "--json", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"--json: {tmp_path} is a folder, not a file\n"
+
+
 # ---- comparing -----------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 import yaml
 
-from offtake import cli
+from offtake import cli, simulate
 from offtake.checkpoints import write_manifest
 from offtake.errors import DeviceError, InputError, NumericalError, OfftakeError, StoppedError
 from offtake.portfolio import load
@@ -362,6 +362,52 @@ def test_stopping_a_point_stops_the_sweep(simulator, tmp_path, monkeypatch, caps
     assert [call["study"].study.seed for call in simulator.calls] == [1, 2]
 
 
+def test_a_stopped_sweep_without_a_folder_says_where_it_goes_on(simulator, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    simulator.failures[2] = StoppedError("stopped after 5 paths; the same command with --resume goes on")
+    assert cli.main(["run", *DEMO, "-m", "study.seed=1,2,3"]) == StoppedError.exit_code
+    said = capsys.readouterr().err.splitlines()[-1]
+    folder = re.fullmatch(
+        r"point 1 stopped after 5 paths; the same command with out=(\S+) --resume goes on", said
+    )
+    assert folder, said
+    del simulator.failures[2]
+    simulator.calls.clear()
+    assert cli.main(["run", *DEMO, "-m", "study.seed=1,2,3", f"out={folder[1]}", "--resume"]) == 0
+    assert [call["resume"] for call in simulator.calls] == [True] * 3
+    assert Path(simulator.calls[1]["out"]).absolute() == Path(folder[1], "1").absolute()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-m", "study.seed=1,2", "--resume"], "command line: --resume: needs out=DIR\n"),
+        (
+            ["-m", "study.seed=1,2", "--cfg", "job"],
+            "-m: is not for --cfg or --info; give one point\n",
+        ),
+        (
+            ["--cfg", "job", "device=nope"],
+            "device: no device is named 'nope'; there are: auto",
+        ),
+        (["-m", "study.seed=1,2", "hydra/launcher=joblib"], "Could not find 'hydra/launcher/joblib'\n"),
+    ],
+)
+def test_what_hydra_cannot_do_is_bad_input(simulator, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["run", *DEMO, *arguments]) == InputError.exit_code
+    assert message in capsys.readouterr().err
+    assert not simulator.calls
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_sweep_where_nothing_can_be_written_says_so(simulator, tmp_path, monkeypatch, capsys):
+    tmp_path.chmod(0o555)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["run", *DEMO, "-m", "study.seed=1,2"]) == OfftakeError.exit_code
+    assert re.match(r"cannot write \S*multirun", capsys.readouterr().err)
+
+
 def test_a_sweep_of_a_file_over_a_group_and_a_key(simulator, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert (
@@ -498,6 +544,61 @@ def test_replay(simulator, tmp_path, capsys):
     assert cli.main(["replay", str(tmp_path), "--path", "17"]) == 0
     assert cli.main(["replay", str(tmp_path), "--path", "-1"]) == 2
     assert cli.main(["replay", str(tmp_path / "none"), "--path", "1"]) == 2
+
+
+def test_a_precision_that_was_not_reached_is_warned_about(tmp_path, capsys):
+    few = [*DEMO, "study.paths=100", "device=numpy"]
+    until = "study.until={metric: total_spend, statistic: mean, rel_se: %s, max_paths: 200}"
+    assert cli.main(["run", *few, until % "1e-9", f"out={tmp_path}"]) == 0
+    warned = (
+        r"warning: study\.until: after 200 paths the relative standard error of total_spend, mean, is 0\.\d+;"
+    )
+    assert re.search(warned + " 1e-09 was asked for\n", capsys.readouterr().err)
+    assert cli.main(["run", *few, until % "1e-9", f"out={tmp_path}"]) == 0
+    assert re.search(warned, capsys.readouterr().err)  # of the finished run, too
+    assert cli.main(["run", *few, until % "0.9"]) == 0
+    assert "study.until" not in capsys.readouterr().err
+
+
+def test_the_study_s_thresholds_are_answered(capsys):
+    asked = [
+        "study.thresholds=[{metric: total_spend, op: '>', level: 60}, {metric: cash, op: '<', level: 20},"
+        "{metric: cash, op: '<', level: -1}]"
+    ]
+    few = [*DEMO, "study.paths=500", "device=numpy", *asked]
+    assert cli.main(["run", *few, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["thresholds"]
+    study = load("demo", ["world=demo", "study.paths=500", "device=numpy", *asked])
+    found = simulate.run(study)
+    assert len(rows) == 1 + 2 * 24
+    for row in rows:
+        exact = found.probability(row["metric"], row["op"], row["level"], quarter=row["period"])
+        assert exact is not None
+        assert row["probability"] == {"value": pytest.approx(exact), "se": pytest.approx(exact.se)}
+    cash = [row for row in rows if row["metric"] == "cash" and row["level"] == 20]
+    likeliest = max(cash, key=lambda row: row["probability"]["value"])
+    assert cli.main(["run", *few]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"\d+\.\d ±\d\.\d %  total_spend > 60\n", shown)
+    share = 100 * likeliest["probability"]["value"]
+    assert re.search(rf" {share:.1f} ±\d\.\d %  cash < 20 in {likeliest['period']}\n", shown)
+    assert re.search(r"0\.0 ±\d\.\d %  cash < -1\n", shown)
+
+
+def test_a_narrow_terminal_loses_no_number(tmp_path):
+    wide = offtake("show", *DEMO, cwd=tmp_path, COLUMNS="80").stdout
+    assert offtake("show", *DEMO, cwd=tmp_path, COLUMNS="40").stdout == wide
+    assert "275.0" in wide
+
+
+def test_huge_numbers_fit(capsys):
+    huge = ["study.paths=100", "device=numpy", "world.factors.demand.growth=200"]
+    assert cli.main(["run", *DEMO, *huge]) == 0
+    out, err = capsys.readouterr()
+    assert "20,000 % a year; is the unit right?" in err
+    assert "…" not in out
+    assert re.search(r"\d\.\d+e\+\d+ ±", out)
+    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_output_goes_where_it_can(tmp_path):

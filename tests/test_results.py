@@ -354,3 +354,15 @@ def test_a_year_s_flow_has_the_error_of_its_sum_where_enough_paths_are_kept_and_
             assert row[metric].value == pytest.approx(flows.sum(axis=1).mean(), rel=1e-6)
             assert row[metric].se == pytest.approx(exact if kept == 512 else added, rel=1e-4)
             assert exact < 0.999 * added
+
+
+def test_what_is_no_study_is_said_to_be_none():
+    with pytest.raises(offtake.InputError, match="must be what offtake.load returns, not str"):
+        offtake.run("lender.yaml")  # type: ignore[arg-type]
+
+
+def test_a_result_and_a_path_are_shown_in_a_line():
+    study = offtake.load("demo", ["world=demo", "study.paths=100", "device=numpy"])
+    result = offtake.run(study)
+    assert repr(result) == f"<Result of 100 paths by numpy, {result.summary_hash[:12]}…>"
+    assert repr(offtake.replay(study, path=3)) == "Replay(path=3)"

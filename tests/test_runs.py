@@ -221,6 +221,28 @@ def test_another_study_is_refused_whatever_its_config_holds(small, tmp_path, con
     assert (tmp_path / "config.yaml").read_bytes() == content
 
 
+def test_a_resumed_run_counts_its_own_paths_as_its_speed(small, tmp_path):
+    study = offtake.load(small[0])
+
+    def stop(done: int, _: int) -> None:
+        if done > BLOCK_PATHS:
+            raise KeyboardInterrupt
+
+    with pytest.raises(StoppedError):
+        offtake.run(study, out=tmp_path, progress=stop)
+    done = json.loads((tmp_path / "manifest.json").read_text())["paths_done"]
+    manifest = offtake.run(study, out=tmp_path, resume=True).manifest
+    assert manifest["paths_resumed"] == done > 0
+    assert manifest["paths"] == PATHS
+    computed = manifest["paths_per_second"] * manifest["seconds"]
+    assert computed == pytest.approx(PATHS - done, rel=0.01)
+
+
+def test_resume_needs_a_folder(small):
+    with pytest.raises(InputError, match="resume: needs out="):
+        offtake.run(offtake.load(small[0]), resume=True)
+
+
 def test_an_unfinished_run_waits_for_resume(small, tmp_path):
     file, _ = small
     study = offtake.load(file)
@@ -275,6 +297,16 @@ def test_results_that_are_not_written_are_said_to_be_and_resume_writes_them(
     again = offtake.run(study, out=tmp_path, resume=True, progress=lambda done, total: told.append(done))
     assert again.summary_hash == whole == _hash(tmp_path)
     assert told[:3] == [BLOCK_PATHS, 2 * BLOCK_PATHS, 3 * BLOCK_PATHS]
+
+
+@pytest.mark.parametrize("name", ["1e3", "1e-3", "1.5", "12", "null", "no", "2026-01-01"])
+def test_the_saved_config_keeps_names_that_look_otherwise(tmp_path, name):
+    from simple import deal
+    from simple import study as made
+
+    study = made({name: deal(supplier=name, region=name)})
+    (tmp_path / "config.yaml").write_text(config_yaml(study))
+    assert offtake.load(tmp_path / "config.yaml").portfolio == study.portfolio
 
 
 def test_the_saved_config_gives_the_same_hash(small, tmp_path):
