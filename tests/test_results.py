@@ -357,7 +357,7 @@ def test_a_year_s_flow_has_the_error_of_its_sum_where_enough_paths_are_kept_and_
 
 
 def test_what_is_no_study_is_said_to_be_none():
-    with pytest.raises(offtake.InputError, match="must be what offtake.load returns, not str"):
+    with pytest.raises(offtake.InputError, match=r"must be what offtake\.load returns, not str"):
         offtake.run("lender.yaml")  # type: ignore[arg-type]
 
 

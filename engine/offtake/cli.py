@@ -1,6 +1,6 @@
 """The console script `offtake`: finds the command, and turns errors into one message and an exit code.
 
-Exit codes: 0 done, 2 bad input, 3 no such device, 4 stopped and resumable, 5 numerical failure, 1 other.
+Exit codes: 0 done, 2 bad input, 3 no such device, 4 a run was stopped, 5 numerical failure, 130 interrupted, 1 other.
 Answers go to stdout; progress, warnings and errors to stderr. OFFTAKE_TRACEBACK=1 adds the traceback.
 """
 
@@ -150,8 +150,9 @@ def _help() -> str:
         "  offtake run portfolio=openai study=quick",
         "  offtake validate portfolio=openai",
         "",
-        "Exit codes: 0 done, 2 bad input, 3 no such device, 4 stopped and resumable,",
-        "5 numerical failure, 1 anything else. OFFTAKE_TRACEBACK=1 adds the traceback.",
+        "Exit codes: 0 done, 2 bad input, 3 no such device, 4 a run was stopped,",
+        "5 numerical failure, 130 interrupted, 1 anything else. OFFTAKE_TRACEBACK=1",
+        "adds the traceback.",
     ]
     return "\n".join(lines)
 
