@@ -390,6 +390,7 @@ def test_a_stopped_sweep_without_a_folder_says_where_it_goes_on(simulator, tmp_p
             ["--cfg", "job", "device=nope"],
             "device: no device is named 'nope'; there are: auto",
         ),
+        (["-m", "study.seed=glob(no*)"], "command line: -m: the sweep has no points\n"),
         (["-m", "study.seed=1,2", "hydra/launcher=joblib"], "Could not find 'hydra/launcher/joblib'\n"),
     ],
 )

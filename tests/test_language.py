@@ -515,6 +515,8 @@ def test_the_schema_takes_every_way_to_name_devices(index):
     [
         ("portfolio.quarters", 0),
         ("portfolio.quarters", 401),
+        ("portfolio.deals.acme.term", 10_001),
+        ("portfolio.deals.acme.size", {"dist": "mixture", "parts": []}),
         ("portfolio.name", "has a space"),
         ("portfolio.name", "a..b"),
         ("portfolio.deals.has a space", {}),

@@ -105,6 +105,13 @@ def check(study: Study, composition: Composition, wrong: list[KeyPath]) -> Study
 
 
 def _check_start(findings: _Findings, path: KeyPath, deal: Deal, portfolio: Portfolio) -> None:
+    least, most = _extremes(deal.slip)
+    if most > LONGEST_QUARTERS:
+        message = f"must be at most {LONGEST_QUARTERS:,} quarters, but goes up to {most:.3g}"
+        hint = "the tail goes on beyond the points; a max ends it" if isinstance(deal.slip, Quantiles) else ""
+        findings.add((*path, "slip"), message, hint)
+    if findings.touches(("portfolio", "start")):
+        return
     start = portfolio.start
     months = 12 * (deal.start.year - start.year) + deal.start.month - start.month
     if months >= _MONTHS_PER_QUARTER * portfolio.quarters:
@@ -113,19 +120,13 @@ def _check_start(findings: _Findings, path: KeyPath, deal: Deal, portfolio: Port
             f"{deal.start} is after the study's last quarter;"
             " nothing of the deal may be seen, is the year right?",
         )
-    least, most = _extremes(deal.slip)
-    if deal.term is not None and not findings.touches(("portfolio", "start")):
-        longer = 0 if deal.extension is None else deal.extension.quarters
-        if quarters_between(start, deal.start) + most + deal.term + longer <= 0:
-            findings.warn((*path, "term"), "ends before the study begins; nothing of the deal is seen")
-    known = not findings.touches(("portfolio", "start"))
-    if known and quarters_between(start, deal.start) + least < -_MOST_HISTORY:
+    begins = quarters_between(start, deal.start)
+    if begins + least < -_MOST_HISTORY:
         message = f"may begin more than {_MOST_HISTORY} quarters before the study"
         findings.add((*path, "start"), message, "look at its slip, too")
-    if most > LONGEST_QUARTERS:
-        message = f"must be at most {LONGEST_QUARTERS:,} quarters, but goes up to {most:.3g}"
-        hint = "the tail goes on beyond the points; a max ends it" if isinstance(deal.slip, Quantiles) else ""
-        findings.add((*path, "slip"), message, hint)
+    longer = 0 if deal.extension is None else deal.extension.quarters
+    if deal.term is not None and begins + most + deal.term + longer <= 0:
+        findings.warn((*path, "term"), "ends before the study begins; nothing of the deal is seen")
 
 
 def _check_lifecycle(findings: _Findings, path: KeyPath, deal: Deal) -> None:

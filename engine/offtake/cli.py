@@ -1,7 +1,8 @@
 """The console script `offtake`: finds the command, and turns errors into one message and an exit code.
 
-Exit codes: 0 done, 2 bad input, 3 no such device, 4 a run was stopped, 5 numerical failure, 130 interrupted, 1 other.
-Answers go to stdout; progress, warnings and errors to stderr. OFFTAKE_TRACEBACK=1 adds the traceback.
+Exit codes: 0 done, 2 bad input, 3 no such device, 4 a run was stopped, 5 numerical failure, 130 interrupted,
+1 anything else. Answers go to stdout; progress, warnings and errors to stderr. OFFTAKE_TRACEBACK=1 adds the
+traceback.
 """
 
 from __future__ import annotations

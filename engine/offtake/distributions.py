@@ -221,7 +221,7 @@ class Mixture(_Form):
     """A weighted mixture; the weights need not sum to 1."""
 
     dist: Literal["mixture"]
-    parts: Annotated[tuple[Part, ...], BeforeValidator(listed), Field(min_length=1)]
+    parts: Annotated[tuple[Part, ...], Field(min_length=1), BeforeValidator(listed)]
 
     @model_validator(mode="after")
     def _some_weight(self) -> Mixture:

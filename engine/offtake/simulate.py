@@ -320,6 +320,7 @@ def estimate(study: Study, workers: int = 1) -> dict[str, Any]:
     plan = compiled.plan
     study = _settled(study, study.device, compiled, workers)
     paths = _most_paths(study)
+    launch = min(open_device(study.device).launch_paths(plan), paths)
     values = len(plan.quarter_series) * plan.quarters + len(plan.path_series)
     return {
         "paths": paths,
@@ -327,9 +328,9 @@ def estimate(study: Study, workers: int = 1) -> dict[str, Any]:
         "block_paths": min(BLOCK_PATHS, paths),
         "units": _units(study),
         "workers": _processes(study),
-        "launch_paths": _launch(study, plan),
+        "launch_paths": launch,
         "recorded_values": values,
-        "memory_gib": round(_memory_gib(study, plan), 2),
+        "memory_gib": round(_memory_gib(study, plan, launch), 2),
         "seconds": round(_seconds(study, compiled, paths), 1),
     }
 
@@ -345,10 +346,6 @@ def _units(study: Study) -> int:
 def _processes(study: Study) -> int:
     """Workers that have something to do."""
     return min(study.executor.workers or 1, _units(study))
-
-
-def _launch(study: Study, plan: Plan) -> int:
-    return min(open_device(study.device).launch_paths(plan), _most_paths(study))
 
 
 def _settled(study: Study, choice: DeviceChoice, compiled: Compiled, workers: int) -> Study:
@@ -372,12 +369,11 @@ def _numpy_seconds(compiled: Compiled, paths: int) -> float:
     return paths * plan.quarters * (recorded + stages)
 
 
-def _memory_gib(study: Study, plan: Plan) -> float:
+def _memory_gib(study: Study, plan: Plan, launch: int) -> float:
     """Memory of the host at the peak: of a process that runs units, or of workers and the one they report to.
 
     On a GPU, a launch's arrays are in its own memory besides.
     """
-    launch = _launch(study, plan)
     arrays = _DEAL_ARRAYS * len(plan.deal_names) + _FACTOR_ARRAYS * len(plan.world.names)
     arrays += _RECORDED_QUARTERS * len(plan.quarter_series)
     unit = plan.rows * min(launch, _UNIT_BINS) * _UNIT_BIN_BYTES
@@ -403,7 +399,9 @@ def _refuse_unreasonable(study: Study, compiled: Compiled) -> None:
     if seconds > _LONGEST_SECONDS:
         message = f"about {seconds / 3600:,.0f} hours for {study.study.paths:,} paths"
         mistakes.append(Mistake("study", "study.paths", message, hint))
-    needed, there = _memory_gib(study, compiled.plan), memory_gib()
+    # The device's own launch is not asked for: on a GPU that takes a kernel.
+    launch = min(BLOCK_PATHS, _most_paths(study))
+    needed, there = _memory_gib(study, compiled.plan, launch), memory_gib()
     if needed > there:
         key = "study.keep_paths" if study.study.keep_paths > BLOCK_PATHS else "executor.workers"
         message = f"about {needed:,.0f} GiB of memory, and this machine has {there:,.0f}"

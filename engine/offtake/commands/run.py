@@ -7,8 +7,9 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -184,24 +185,40 @@ def _through_hydra(given: argparse.Namespace, source: str | None, overrides: Seq
             else text
             for text in rewritten
         ]
-    said: list[OfftakeError] = []
+    points = _Points()
     with _primary_config(source) as (config_path, config_name), _process_for_hydra(given, rewritten):
         task = hydra.main(version_base="1.3", config_path=config_path, config_name=config_name)(
-            lambda _: _point(given, source, said)
+            lambda _: _point(given, source, points)
         )
-        try:
-            task()
-        except _SweepStopped as stopped:
-            raise stopped.error from None
-        except OfftakeError as error:
-            if error not in said:
-                raise
-            return error.exit_code
-        except HydraException as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError([Mistake(COMMAND_LINE, "", reason)]) from None
-        except PermissionError as error:
-            raise OfftakeError(f"cannot write {error.filename}: {error.strerror}") from None
+        code = _done(task, points)
+    if given.multirun and not points.begun:
+        raise InputError([Mistake(COMMAND_LINE, "-m", "the sweep has no points")])
+    return code
+
+
+@dataclass
+class _Points:
+    """How many points of a sweep have begun, and what has been said to be wrong with them."""
+
+    begun: int = 0
+    said: list[OfftakeError] = field(default_factory=list)
+
+
+def _done(task: Callable[[], Any], points: _Points) -> int:
+    """Hydra's task, its errors as ours."""
+    try:
+        task()
+    except _SweepStopped as stopped:
+        raise stopped.error from None
+    except OfftakeError as error:
+        if error not in points.said:
+            raise
+        return error.exit_code
+    except HydraException as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError([Mistake(COMMAND_LINE, "", reason)]) from None
+    except PermissionError as error:
+        raise OfftakeError(f"cannot write {error.filename}: {error.strerror}") from None
     return 0
 
 
@@ -213,13 +230,14 @@ class _SweepStopped(BaseException):
         self.error = error
 
 
-def _point(given: argparse.Namespace, source: str | None, said: list[OfftakeError]) -> int:
+def _point(given: argparse.Namespace, source: str | None, points: _Points) -> int:
     """One point of a sweep. A failure is said now; Hydra raises it again after the other points."""
     from hydra.core.hydra_config import HydraConfig
 
     settings = HydraConfig.get()
     chosen = list(settings.overrides.task)
     sweep = given.multirun or str(settings.mode) == "RunMode.MULTIRUN"
+    points.begun += 1
     if sweep:
         print(f"point {settings.job.num}: {' '.join(chosen)}", file=sys.stderr)
     try:
@@ -236,7 +254,7 @@ def _point(given: argparse.Namespace, source: str | None, said: list[OfftakeErro
             raise _SweepStopped(StoppedError(message)) from None
         if sweep:
             print(f"point {settings.job.num} failed: {error}", file=sys.stderr)
-            said.append(error)
+            points.said.append(error)
         raise
 
 
