@@ -278,10 +278,11 @@ def test_plain_numpy_computes_the_same_study():
 def test_peers_compute_the_same_study():
     """Those that need no library of their own, and JAX where it is installed."""
     found = _suite("-v", "-k", "peer and not statistics")
-    assert "test_a_peer_agrees[naive numpy] PASSED" in found
-    assert "test_a_peer_agrees[blocked numpy] PASSED" in found
-    if importlib.util.find_spec("jax") is not None:
-        assert "test_a_peer_agrees[JAX vmap] PASSED" in found
+    here = ["naive numpy", "blocked numpy"]
+    here += [] if importlib.util.find_spec("jax") is None else ["JAX vmap"]
+    for recorded in ("totals", "deals"):
+        for name in here:
+            assert f"test_a_peer_agrees[{recorded}-{name}] PASSED" in found
 
 
 @pytest.mark.slow
