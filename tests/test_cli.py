@@ -78,7 +78,8 @@ def simulator(monkeypatch):
         vars(module).update(members)
         monkeypatch.setitem(sys.modules, f"offtake.{name}", module)
 
-    install("simulate", run=run, estimate=lambda study, workers: {"paths": study.study.paths, "seconds": 1.5})
+    install("simulate", run=run)
+    install("estimate", estimate=lambda study, workers: {"paths": study.study.paths, "seconds": 1.5})
 
     class Headline:
         def __init__(self, _result, study):

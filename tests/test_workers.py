@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 
 import offtake
-from offtake import executors, simulate, workers
+from offtake import estimate as estimates
+from offtake import executors, workers
 from offtake.blocks import BLOCK_PATHS, Unit
 from offtake.compile import compile_study
 from offtake.errors import DeviceError, InputError, OfftakeError
+from offtake.estimate import estimate
 from offtake.hal import host
 from offtake.hal.numpy_device import NumpyDevice
-from offtake.simulate import estimate
 from offtake.study import DeviceChoice, ExecutorChoice
 from offtake_kernels.tally import TallyBuilder
 
@@ -67,14 +68,14 @@ def test_as_many_workers_as_a_study_is_worth(overrides, most, expected):
 
 def test_auto_knows_how_many_cores_numpy_has(monkeypatch):
     study = offtake.load("openai", ["study.paths=2e6"])
-    monkeypatch.setattr(simulate, "cores", lambda: 64)
+    monkeypatch.setattr(estimates, "cores", lambda: 64)
     assert estimate(study, 1)["workers"] == 1
     assert estimate(study, 64)["seconds"] < 60
 
 
 def test_workers_beyond_units_and_cores_are_neither_time_nor_memory(monkeypatch):
     study = offtake.load("demo", ["world=demo", "device=numpy", "study.paths=1e6", "executor.workers=500"])
-    monkeypatch.setattr(simulate, "cores", lambda: 2)
+    monkeypatch.setattr(estimates, "cores", lambda: 2)
     few = offtake.load("demo", ["world=demo", "device=numpy", "study.paths=1e6", "executor.workers=16"])
     assert estimate(study)["workers"] == estimate(study)["units"] == 16
     assert estimate(study) == estimate(few)
@@ -93,7 +94,7 @@ def test_paths_kept_whole_are_memory():
 
 def test_a_study_of_more_memory_than_there_is_is_refused(monkeypatch):
     study = offtake.load("demo", ["world=demo", "device=numpy", "study.paths=100", "study.keep_paths=1e8"])
-    monkeypatch.setattr(simulate, "memory_gib", lambda: 0.01)
+    monkeypatch.setattr(estimates, "memory_gib", lambda: 0.01)
     with pytest.raises(InputError, match=r"executor\.workers|study\.keep_paths: about .* GiB of memory"):
         offtake.run(study)
     assert offtake.run(study, force=True).summary_hash

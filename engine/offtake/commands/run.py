@@ -150,8 +150,8 @@ def _warn_of_precision(manifest: Mapping[str, Any]) -> None:
 
 
 def _print_plan(study: Study, *, as_json: bool) -> None:
+    from offtake.estimate import estimate
     from offtake.hal.host import workers
-    from offtake.simulate import estimate
 
     plan = estimate(study, workers())
     if as_json:
