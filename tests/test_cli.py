@@ -159,9 +159,14 @@ def test_ctrl_c_that_a_library_turns_into_an_error_is_ctrl_c(monkeypatch, capsys
             raise AttributeError("a half-made object") from None
 
     monkeypatch.setattr(cli, "_handler", lambda _name: swallowing)
-    assert cli.main(["run"]) == 130
-    assert capsys.readouterr().err == "offtake: interrupted\n"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    # A shell has its background jobs ignore Ctrl-C, and so would this process.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert cli.main(["run"]) == 130
+        assert capsys.readouterr().err == "offtake: interrupted\n"
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("command", ["", *cli.COMMANDS])
