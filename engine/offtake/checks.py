@@ -29,7 +29,7 @@ from offtake.errors import OfftakeError
 from offtake.ladder import planned_weight, quarters_between
 from offtake.layering import Composition, did_you_mean
 from offtake.metrics import METRICS, reach_name, total_metric_names
-from offtake.quantiles import highest, lowest
+from offtake.quantiles import quantile_table
 from offtake.quantities import LONGEST_QUARTERS
 from offtake.samples import read_column
 from offtake.source_map import KeyPath
@@ -222,7 +222,8 @@ def _extremes(distribution: Distribution) -> tuple[float, float]:
     its own.
     """
     with suppress(OfftakeError):
-        return lowest(distribution), highest(distribution)
+        value = quantile_table(distribution)[1]
+        return float(value[0]), float(value[-1])
     return math.nan, math.nan
 
 

@@ -83,7 +83,7 @@ def _report_one(composition: Composition, error: ErrorDetails) -> KeyPath:
     message, hint, of_key = error["msg"], "", False
     if kind == "extra_forbidden":
         message, of_key = "unknown key", True
-        hint = _key_hint(str(path[-1]), _known_keys(composition.data, path[:-1]))
+        hint = _key_hint(str(path[-1]), list(_fields(composition.data, path[:-1])))
     elif kind == "missing":
         message = "is required"
     elif kind == "union_tag_not_found":
@@ -170,10 +170,6 @@ def _key_hint(key: str, known: list[str]) -> str:
         return "a comma begins another key; write 1,000 as 1000"
     few = len(known) <= _FEW_KEYS
     return did_you_mean(key, known) or (f"there are: {', '.join(known)}" if known and few else "")
-
-
-def _known_keys(data: Any, path: KeyPath) -> list[str]:
-    return list(_fields(data, path))
 
 
 def _fields(data: Any, path: KeyPath) -> Mapping[str, FieldInfo]:

@@ -153,17 +153,17 @@ def _study_without_mistakes(composition: Composition, wrong: list[KeyPath]) -> S
             data = copy.deepcopy(data)
         else:
             paths = report(Composition(composition.origin, data), errors)
-        for path, detail in zip(paths, errors, strict=True):
-            _replace(data, path, is_missing=detail["type"] == "missing")
+        for path in dict.fromkeys(paths):
+            _replace(data, path)
         wrong += paths
     return None
 
 
-def _replace(data: Any, path: KeyPath, *, is_missing: bool) -> None:
+def _replace(data: Any, path: KeyPath) -> None:
     """Put something that is valid in the place of what is wrong, or remove it, or what it is in."""
     value = stand_in(data, path)
     if value is None:
-        _prune(data, path[:-1] if is_missing or not _holds(data, path) else path)
+        _prune(data, path if _holds(data, path) else path[:-1])
         return
     for part in path[:-1]:
         data = data[part]

@@ -77,11 +77,6 @@ def lowest(distribution: Distribution) -> float:
     return float(quantile_table(distribution)[1][0])
 
 
-def highest(distribution: Distribution) -> float:
-    """The highest value that can be drawn, at a normal score of 6.5."""
-    return float(quantile_table(distribution)[1][-1])
-
-
 def is_degenerate(table: Table) -> bool:
     """Whether the table holds a single value, so that nothing need be drawn."""
     return bool(np.all(table[1] == table[1][0]))

@@ -81,7 +81,8 @@ def run(arguments: Sequence[str]) -> int:
     if len(files) > 1:
         raise InputError([Mistake(COMMAND_LINE, "", f"one study at a time, not {' and '.join(files)}")])
     source = files[0] if files else None
-    if given.multirun and given.resume and not any(text.startswith("out=") for text in overrides):
+    folders = "out=", "hydra.sweep.dir="
+    if given.multirun and given.resume and not any(o.lstrip("+").startswith(folders) for o in overrides):
         raise InputError([Mistake(COMMAND_LINE, "--resume", "needs out=DIR")])
     if given.multirun and (given.cfg or given.info):
         raise InputError([Mistake(COMMAND_LINE, "-m", "is not for --cfg or --info", "give one point")])
